@@ -1,0 +1,4 @@
+//! Numeric code on views: no graph types. Each kernel has a portable version beside its SIMD ones.
+
+pub mod isa;
+pub mod view;

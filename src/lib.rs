@@ -1,0 +1,6 @@
+//! staticgrad: a static-graph compiler and executor for GPT-class transformers on CPUs.
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod kernels;
+pub mod tensor;
