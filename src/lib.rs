@@ -3,4 +3,5 @@
 
 pub mod error;
 pub mod kernels;
+pub mod plan;
 pub mod tensor;

@@ -1,0 +1,3 @@
+//! From a scheduled graph to offsets in one arena.
+
+pub mod placement;

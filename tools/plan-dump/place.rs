@@ -1,0 +1,90 @@
+//! `plan-dump place`: the planner as a stand-alone tool on MiniMalloc's CSV format.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use staticgrad::error::{Error, Result};
+use staticgrad::plan::placement::{self, Options, csv};
+
+/// Place the buffers of a CSV file (id,lower,upper,size[,alignment][,offset]) in the lowest arena.
+#[derive(clap::Args)]
+pub struct PlaceArgs {
+    /// Buffers to place; those with an offset stay where they are.
+    input: PathBuf,
+    /// Write the buffers with their offsets to this file.
+    #[arg(short, long, value_name = "OUT.csv")]
+    output: Option<PathBuf>,
+    /// Bytes available; exit code 1 when the arena is larger. Stops at the first placement that fits, unless --minimize.
+    #[arg(long, value_name = "BYTES")]
+    capacity: Option<u64>,
+    /// Stop after this many seconds with the best placement so far.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    time_limit: Option<Duration>,
+    /// Look for the lowest arena even when the capacity is met; the default without --capacity.
+    #[arg(long)]
+    minimize: bool,
+    /// Search nodes to spend; without it and without --time-limit, the compiler's default.
+    #[arg(long, value_name = "NODES")]
+    effort: Option<u64>,
+}
+
+/// Places, prints arena, bound, status and milliseconds, and writes the output. Exit code 1 when the capacity is not met.
+///
+/// # Errors
+/// Files that cannot be read, parsed or written, and buffers that cannot be placed.
+pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(&args.input).map_err(|e| Error::io(&args.input, "read", e))?;
+    let table = csv::read(&args.input, &text)?;
+    let effort = args.effort.unwrap_or(if args.time_limit.is_some() { u64::MAX } else { placement::DEFAULT_EFFORT });
+    let capacity = args.capacity.filter(|_| !args.minimize);
+    let start = Instant::now();
+    let placed = placement::place(&table.buffers, &Options { effort, time_limit: args.time_limit, capacity })?;
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    placement::verify(&table.buffers, &placed.offsets, placed.arena)
+        .map_err(|violation| Error::Plan(format!("the planner made an illegal placement: {violation}")))?;
+
+    if let Some(path) = &args.output {
+        write_atomically(path, &csv::write(&table, &placed.offsets))?;
+    }
+    let mut report = String::new();
+    report += &format!("buffers       {}\n", table.buffers.len());
+    report += &format!("arena         {}\n", placed.arena);
+    report += &format!("bound         {}\n", placed.bound);
+    report += &format!("status        {}\n", placed.describe_status());
+    report += &format!("found by      {}\n", placed.winner);
+    report += &format!("search nodes  {}\n", placed.nodes);
+    report += &format!("milliseconds  {milliseconds:.1}\n");
+    let fits = args.capacity.is_none_or(|capacity| placed.arena <= capacity);
+    if let Some(capacity) = args.capacity {
+        let verdict = if fits {
+            "met"
+        } else if placed.proved > capacity {
+            "cannot be met"
+        } else {
+            "not met"
+        };
+        report += &format!("capacity      {capacity} {verdict}\n");
+    }
+    match std::io::stdout().write_all(report.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => return Err(Error::io("<stdout>", "write", e)),
+        _ => {}
+    }
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a duration".to_string())
+}
+
+/// Writes beside the file and renames, so that a reader sees the old content or the new, never a part.
+fn write_atomically(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(path, "write", e))?;
+    file.write_all(text.as_bytes()).map_err(|e| Error::io(path, "write", e))?;
+    file.as_file().sync_all().map_err(|e| Error::io(path, "write", e))?;
+    file.persist(path).map_err(|e| Error::io(path, "write", e.error))?;
+    Ok(())
+}
