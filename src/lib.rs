@@ -5,3 +5,4 @@ pub mod error;
 pub mod kernels;
 pub mod plan;
 pub mod tensor;
+pub mod text;
