@@ -1,6 +1,13 @@
 //! Numeric code on views: no graph types. Each kernel has a portable version beside its SIMD ones.
 
+pub mod activation;
+pub mod elementwise;
 pub mod isa;
+pub mod norm;
+pub mod norm_backward;
 pub mod philox;
 pub mod quant;
+pub mod reduce;
+pub mod rope;
+pub mod vector;
 pub mod view;

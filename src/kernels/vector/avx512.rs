@@ -1,0 +1,221 @@
+//! AVX-512 F, BW, DQ, VL: sixteen lanes.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+use super::stored::Stored;
+
+/// Proof of AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        Avx512(())
+    }
+}
+
+/// Evaluates intrinsics on registers.
+macro_rules! cpu {
+    ($e:expr) => {
+        // SAFETY: the token proves that the CPU has the instructions; they touch no memory.
+        unsafe { $e }
+    };
+}
+
+/// Mask of the first `n` ≤ 16 lanes.
+#[inline(always)]
+fn first_lanes(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const TILE_VECTORS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        cpu!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller's contract; the load is unaligned.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not read.
+        unsafe { _mm512_maskz_loadu_ps(first_lanes(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller's contract; the store is unaligned.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, v: __m512, n: usize) {
+        // SAFETY: masked lanes are not written.
+        unsafe { _mm512_mask_storeu_ps(p, first_lanes(n), v) }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        cpu!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        cpu!(_mm512_fnmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        cpu!(_mm512_sqrt_ps(a))
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        cpu!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn scale2(self, a: __m512, n: __m512) -> __m512 {
+        cpu!(_mm512_scalef_ps(a, n))
+    }
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        cpu!(_mm512_abs_ps(a))
+    }
+    #[inline(always)]
+    fn copysign(self, a: __m512, sign: __m512) -> __m512 {
+        cpu!({
+            let bit = _mm512_set1_ps(-0.0);
+            _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign))
+        })
+    }
+    #[inline(always)]
+    fn select_lt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+        cpu!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes))
+    }
+    #[inline(always)]
+    fn keep_first(self, a: __m512, n: usize, fill: __m512) -> __m512 {
+        cpu!(_mm512_mask_blend_ps(first_lanes(n), fill, a))
+    }
+    #[inline(always)]
+    fn reduce_add(self, a: __m512) -> f32 {
+        cpu!({
+            let a = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_shuffle_ps::<1>(a, a)))
+        })
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: __m512) -> f32 {
+        cpu!({
+            let a = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps::<1>(a, a)))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's contract; the load is unaligned.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's contract; the load is unaligned.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn lookup_f16(self, table: &[u16; 1 << 16], a: __m512) -> __m512 {
+        let mut bits = [0u16; 16];
+        // SAFETY: the array holds sixteen values, and the token proves the instructions.
+        unsafe {
+            _mm256_storeu_si256(bits.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a));
+            for b in &mut bits {
+                *b = table[*b as usize];
+            }
+            self.load_f16(bits.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<E: Stored>(self, rows: &[*const E], column: usize, count: usize, dst: *mut f32, stride: usize) {
+        let mut r = [self.splat(0.0); 16];
+        for i in 0..16 {
+            if i < rows.len() {
+                // SAFETY: the caller's contract.
+                r[i] = unsafe {
+                    let p = rows[i].add(column);
+                    if count == 16 { E::load(self, p) } else { E::load_partial(self, p, count) }
+                };
+            }
+        }
+        cpu!({
+            let mut a = r;
+            for i in 0..8 {
+                a[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                a[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            for i in [0, 4, 8, 12] {
+                r[i] = _mm512_shuffle_ps::<0x44>(a[i], a[i + 2]);
+                r[i + 1] = _mm512_shuffle_ps::<0xEE>(a[i], a[i + 2]);
+                r[i + 2] = _mm512_shuffle_ps::<0x44>(a[i + 1], a[i + 3]);
+                r[i + 3] = _mm512_shuffle_ps::<0xEE>(a[i + 1], a[i + 3]);
+            }
+            for i in [0, 1, 2, 3] {
+                a[i] = _mm512_shuffle_f32x4::<0x88>(r[i], r[i + 4]);
+                a[i + 4] = _mm512_shuffle_f32x4::<0xDD>(r[i], r[i + 4]);
+                a[i + 8] = _mm512_shuffle_f32x4::<0x88>(r[i + 8], r[i + 12]);
+                a[i + 12] = _mm512_shuffle_f32x4::<0xDD>(r[i + 8], r[i + 12]);
+            }
+            for i in 0..8 {
+                r[i] = _mm512_shuffle_f32x4::<0x88>(a[i], a[i + 8]);
+                r[i + 8] = _mm512_shuffle_f32x4::<0xDD>(a[i], a[i + 8]);
+            }
+        });
+        for j in 0..16 {
+            if j < count {
+                // SAFETY: the caller's contract.
+                unsafe { self.store(dst.add(j * stride), r[j]) };
+            }
+        }
+    }
+}
