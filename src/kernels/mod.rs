@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod elementwise;
 pub mod isa;
+pub mod linear;
 pub mod norm;
 pub mod norm_backward;
 pub mod philox;

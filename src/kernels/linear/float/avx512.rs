@@ -1,0 +1,138 @@
+//! AVX-512: up to twelve rows by 32 outputs in 24 accumulators.
+#![allow(unsafe_code)]
+
+use crate::kernels::linear::layout::{Layout, PANEL};
+use crate::kernels::linear::{Kernel, kernels_by_rows};
+use std::arch::x86_64::*;
+
+const F32: u8 = 0;
+const F16: u8 = 1;
+const BF16: u8 = 2;
+
+/// The kernel for `rows` rows (1 to 12); `bf16` says whether the CPU has bf16 dot products.
+pub(super) fn kernel(layout: Layout, rows: usize, bf16: bool) -> Kernel {
+    match layout {
+        Layout::F32 => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply, [F32])[rows - 1],
+        Layout::F16 => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply, [F16])[rows - 1],
+        _ if bf16 => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply_bf16, [])[rows - 1],
+        _ => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply, [BF16])[rows - 1],
+    }
+}
+
+/// How far ahead of its use a single row asks for weights, in bytes.
+const PREFETCH: usize = 4096;
+
+/// # Safety
+/// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
+/// `out` has room for `R × PANEL` values.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+    let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
+    let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let mut w = panel;
+    let mut v = x.cast::<f32>();
+    for _ in 0..steps {
+        if R <= 4 {
+            // Prefetching past the end of the weights is harmless.
+            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH).cast());
+            if TYPE != F16 {
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH + 64).cast());
+            }
+        }
+        // SAFETY: `w` walks the `steps` rows of the panel, `v` the block of `steps × R` words.
+        unsafe {
+            if TYPE == BF16 {
+                let pairs = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = _mm512_castps_si512(_mm512_set1_ps(*v.add(r)));
+                    for (s, &p) in sums.iter_mut().zip(&pairs) {
+                        *s = _mm512_fmadd_ps(odd(a), odd(p), *s);
+                        *s = _mm512_fmadd_ps(even(a), even(p), *s);
+                    }
+                }
+            } else {
+                let b = if TYPE == F32 {
+                    [_mm512_loadu_ps(w.cast()), _mm512_loadu_ps(w.add(64).cast())]
+                } else {
+                    [
+                        _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())),
+                        _mm512_cvtph_ps(_mm256_loadu_si256(w.add(32).cast())),
+                    ]
+                };
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = _mm512_set1_ps(*v.add(r));
+                    sums[0] = _mm512_fmadd_ps(a, b[0], sums[0]);
+                    sums[1] = _mm512_fmadd_ps(a, b[1], sums[1]);
+                }
+            }
+        }
+        w = w.wrapping_add(bytes);
+        v = v.wrapping_add(R);
+    }
+    // SAFETY: `out` has room for `R` rows.
+    unsafe { store(&sums, out) }
+}
+
+/// As [`multiply`] with hardware dot products of bf16 pairs.
+///
+/// # Safety
+/// As [`multiply`], and the CPU has AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let mut w = panel;
+    let mut v = x.cast::<f32>();
+    for _ in 0..k.div_ceil(2) {
+        if R <= 4 {
+            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH).cast());
+            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH + 64).cast());
+        }
+        // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
+        unsafe {
+            let b = [pairs(_mm512_loadu_ps(w.cast())), pairs(_mm512_loadu_ps(w.add(64).cast()))];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = pairs(_mm512_set1_ps(*v.add(r)));
+                sums[0] = _mm512_dpbf16_ps(sums[0], a, b[0]);
+                sums[1] = _mm512_dpbf16_ps(sums[1], a, b[1]);
+            }
+        }
+        w = w.wrapping_add(4 * PANEL);
+        v = v.wrapping_add(R);
+    }
+    // SAFETY: `out` has room for `R` rows.
+    unsafe { store(&sums, out) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pairs(words: __m512) -> __m512bh {
+    // SAFETY: both are 64 bytes without invalid values.
+    unsafe { std::mem::transmute(words) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: *mut f32) {
+    for (r, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller has room for `R × PANEL` values.
+        unsafe {
+            _mm512_storeu_ps(out.add(r * PANEL), sums[0]);
+            _mm512_storeu_ps(out.add(r * PANEL + 16), sums[1]);
+        }
+    }
+}
+
+/// The bf16 values at odd positions of the pairs, widened.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn odd(pairs: __m512i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
+}
+
+/// The bf16 values at even positions of the pairs, widened.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn even(pairs: __m512i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))
+}

@@ -1,0 +1,144 @@
+//! AVX2 with FMA and F16C: up to four rows by 8 outputs at a time.
+#![allow(unsafe_code)]
+
+use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
+use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
+use crate::kernels::linear::{Kernel, kernels_by_rows};
+use std::arch::x86_64::*;
+
+/// The kernel for `rows` rows (1 to 4).
+pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
+    macro_rules! table {
+        ($code:literal) => {
+            kernels_by_rows!([1, 2, 3, 4], multiply, [$code])[rows - 1]
+        };
+    }
+    by_layout!(layout, table)
+}
+
+/// # Safety
+/// The CPU has AVX2, FMA and F16C; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows
+/// (aligned to 4 bytes), `out` has room for `R × PANEL` values.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+    let layout = const { LAYOUTS[LAYOUT] };
+    let mut sums = [[_mm256_setzero_ps(); 4]; R];
+    for b in 0..k / BLOCK {
+        let (at, header) = layout.block_offset(b);
+        let block = panel.wrapping_add(at);
+        let scales = block.wrapping_add(layout.quant_bytes());
+        let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
+        let parts = if layout == Layout::Byte16 { 2 } else { 1 };
+        for quarter in 0..4 {
+            for part in 0..parts {
+                let mut dots = [_mm256_setzero_si256(); R];
+                for group in part * 8 / parts..(part + 1) * 8 / parts {
+                    // SAFETY: inside the quants of the block, whose groups have 32 outputs.
+                    let w = unsafe { quants(block, layout, group, quarter) };
+                    let (even, odd) = (_mm256_and_si256(w, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(w));
+                    for (r, dot) in dots.iter_mut().enumerate() {
+                        // SAFETY: row `r` of the prepared block.
+                        let a = _mm256_set1_epi32(unsafe { *rows.values(group, r) });
+                        let e = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a)));
+                        let o = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(a));
+                        *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(e, o));
+                    }
+                }
+                // SAFETY: the scales of the block and the header of its 256 inputs; row `r` of the prepared block.
+                unsafe {
+                    let d = scale(scales, panel.wrapping_add(header), layout, part, quarter);
+                    for r in 0..R {
+                        let minus = match (parts, part) {
+                            (1, _) => *rows.minus_sum(r),
+                            (_, 0) => *rows.minus_sum(r) - *rows.minus_late_sum(r),
+                            _ => *rows.minus_late_sum(r),
+                        };
+                        let zero = if layout.has_min() { 0 } else { minus << layout.zero_shift() };
+                        let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(dots[r], _mm256_set1_epi32(zero)));
+                        let d = _mm256_mul_ps(d, _mm256_set1_ps(*rows.scale(r)));
+                        sums[r][quarter] = _mm256_fmadd_ps(dot, d, sums[r][quarter]);
+                    }
+                }
+            }
+            if layout.has_min() {
+                // SAFETY: as above.
+                unsafe {
+                    let m = minimum(scales, panel.wrapping_add(header), layout, quarter);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        sums[quarter] = _mm256_fmadd_ps(m, _mm256_set1_ps(*rows.scaled_sum(r)), sums[quarter]);
+                    }
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (quarter, &sums) in sums.iter().enumerate() {
+            // SAFETY: 8 of the 32 values of row `r`.
+            unsafe { _mm256_storeu_ps(out.add(r * PANEL + quarter * 8), sums) }
+        }
+    }
+}
+
+/// Quants of group `group` of 8 outputs as bytes.
+///
+/// # Safety
+/// `block` points to a block of the layout.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn quants(block: *const u8, layout: Layout, group: usize, quarter: usize) -> __m256i {
+    let at = if layout.is_nibble() { group % 4 } else { group };
+    // SAFETY: `at < 4` for nibbles and 8 for bytes, `quarter < 4`.
+    let v = unsafe { _mm256_loadu_si256(block.add((at * 4 + quarter) * 32).cast()) };
+    if !layout.is_nibble() {
+        return v;
+    }
+    let v = if group < 4 { v } else { _mm256_srli_epi16::<4>(v) };
+    _mm256_and_si256(v, _mm256_set1_epi8(15))
+}
+
+/// Scales of 8 outputs for part `part` of the block.
+///
+/// # Safety
+/// `scales` points behind the quants of a block of the layout, `header` to the header of its 256 inputs.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usize, quarter: usize) -> __m256 {
+    // SAFETY: 8 values of 32.
+    unsafe {
+        if !layout.is_super() {
+            return halves(scales.add(quarter * 16));
+        }
+        let bytes = _mm_loadl_epi64(scales.add(part * PANEL + quarter * 8).cast());
+        let sub = if layout == Layout::Byte16 { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
+        _mm256_mul_ps(halves(header.add(quarter * 16)), _mm256_cvtepi32_ps(sub))
+    }
+}
+
+/// Minima of 8 outputs.
+///
+/// # Safety
+/// As [`scale`].
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn minimum(scales: *const u8, header: *const u8, layout: Layout, quarter: usize) -> __m256 {
+    // SAFETY: 8 values of 32.
+    unsafe {
+        if !layout.is_super() {
+            return halves(scales.add(2 * PANEL + quarter * 16));
+        }
+        let sub = _mm256_cvtepu8_epi32(_mm_loadl_epi64(scales.add(PANEL + quarter * 8).cast()));
+        let product = _mm256_mul_ps(halves(header.add(2 * PANEL + quarter * 16)), _mm256_cvtepi32_ps(sub));
+        _mm256_sub_ps(_mm256_setzero_ps(), product)
+    }
+}
+
+/// 8 f16 values, widened.
+///
+/// # Safety
+/// 16 bytes can be read.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn halves(at: *const u8) -> __m256 {
+    // SAFETY: the caller's.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(at.cast()) })
+}

@@ -1,0 +1,219 @@
+//! AVX-512, with VNNI or with 16-bit multiply-adds.
+#![allow(unsafe_code)]
+
+use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
+use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
+use crate::kernels::linear::{Kernel, kernels_by_rows};
+use std::arch::x86_64::*;
+
+/// How far ahead of its use a block of few rows asks for weights, in bytes.
+const PREFETCH: usize = 4096;
+
+/// The kernel for `rows` rows (1 to 12).
+pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
+    macro_rules! table {
+        ($code:literal) => {
+            if vnni {
+                if rows <= 6 {
+                    kernels_by_rows!([1, 2, 3, 4, 5, 6], multiply_vnni, [2, $code])[rows - 1]
+                } else {
+                    kernels_by_rows!([7, 8, 9, 10, 11, 12], multiply_vnni, [1, $code])[rows - 7]
+                }
+            } else if rows <= 6 {
+                kernels_by_rows!([1, 2, 3, 4, 5, 6], multiply_wide, [2, $code])[rows - 1]
+            } else {
+                kernels_by_rows!([7, 8, 9, 10, 11, 12], multiply_wide, [1, $code])[rows - 7]
+            }
+        };
+    }
+    by_layout!(layout, table)
+}
+
+/// Defines a kernel of `R` rows by `H × 16` outputs at a time, with the given features and dot product of four bytes.
+macro_rules! define {
+    ($name:ident, $features:literal, $dot:ident) => {
+        /// # Safety
+        /// The CPU has the features; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R`
+        /// rows (aligned to 4 bytes), `out` has room for `R × PANEL` values.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, const H: usize, const LAYOUT: usize>(
+            panel: *const u8,
+            x: *const u8,
+            k: usize,
+            out: *mut f32,
+        ) {
+            let layout = const { LAYOUTS[LAYOUT] };
+            for first in (0..2).step_by(H) {
+                let mut sums = [[_mm512_setzero_ps(); H]; R];
+                for b in 0..k / BLOCK {
+                    let (at, header) = layout.block_offset(b);
+                    let block = panel.wrapping_add(at);
+                    let scales = block.wrapping_add(layout.quant_bytes());
+                    let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
+                    if R <= 4 {
+                        for line in (0..layout.block_bytes()).step_by(64) {
+                            // Prefetching past the end of the weights is harmless.
+                            _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH + line).cast());
+                        }
+                    }
+                    let mut dots = [[_mm512_setzero_si512(); H]; R];
+                    let parts = if layout == Layout::Byte16 { 2 } else { 1 };
+                    for part in 0..parts {
+                        for r in 0..R {
+                            let zero = if layout.has_min() {
+                                _mm512_setzero_si512()
+                            } else {
+                                // SAFETY: row `r` of the prepared block.
+                                let minus = unsafe {
+                                    match (parts, part) {
+                                        (1, _) => *rows.minus_sum(r),
+                                        (_, 0) => *rows.minus_sum(r) - *rows.minus_late_sum(r),
+                                        _ => *rows.minus_late_sum(r),
+                                    }
+                                };
+                                shift_left(_mm512_set1_epi32(minus), layout)
+                            };
+                            dots[r] = [zero; H];
+                        }
+                        for group in part * 8 / parts..(part + 1) * 8 / parts {
+                            let mut w = [_mm512_setzero_si512(); H];
+                            for (h, w) in w.iter_mut().enumerate() {
+                                // SAFETY: inside the quants of the block.
+                                *w = unsafe { quants(block, layout, group, first + h) };
+                            }
+                            for r in 0..R {
+                                // SAFETY: row `r` of the prepared block.
+                                let a = _mm512_set1_epi32(unsafe { *rows.values(group, r) });
+                                for h in 0..H {
+                                    dots[r][h] = $dot(dots[r][h], w[h], a);
+                                }
+                            }
+                        }
+                        for h in 0..H {
+                            // SAFETY: the scales of the block and the header of its 256 inputs.
+                            let d = unsafe { scale(scales, panel.wrapping_add(header), layout, part, first + h) };
+                            for r in 0..R {
+                                // SAFETY: row `r` of the prepared block.
+                                let d = _mm512_mul_ps(d, _mm512_set1_ps(unsafe { *rows.scale(r) }));
+                                sums[r][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][h]), d, sums[r][h]);
+                            }
+                        }
+                    }
+                    if layout.has_min() {
+                        for h in 0..H {
+                            // SAFETY: as for the scales.
+                            let m = unsafe { minimum(scales, panel.wrapping_add(header), layout, first + h) };
+                            for r in 0..R {
+                                // SAFETY: row `r` of the prepared block.
+                                let sum = _mm512_set1_ps(unsafe { *rows.scaled_sum(r) });
+                                sums[r][h] = _mm512_fmadd_ps(m, sum, sums[r][h]);
+                            }
+                        }
+                    }
+                }
+                for (r, sums) in sums.iter().enumerate() {
+                    for (h, &sums) in sums.iter().enumerate() {
+                        // SAFETY: 16 of the 32 values of row `r`.
+                        unsafe { _mm512_storeu_ps(out.add(r * PANEL + (first + h) * 16), sums) }
+                    }
+                }
+            }
+        }
+    };
+}
+
+define!(multiply_vnni, "avx512f,avx512bw,avx512vnni", dot_vnni);
+define!(multiply_wide, "avx512f,avx512bw", dot_wide);
+
+/// Adds the dot products of four unsigned and four signed bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_vnni(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
+    _mm512_dpbusd_epi32(sum, w, a)
+}
+
+/// As [`dot_vnni`], exactly, on 16-bit multiply-adds of the even and the odd bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
+    let even = _mm512_madd_epi16(
+        _mm512_and_si512(w, _mm512_set1_epi16(255)),
+        _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(a)),
+    );
+    let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(w), _mm512_srai_epi16::<8>(a));
+    _mm512_add_epi32(sum, _mm512_add_epi32(even, odd))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn shift_left(v: __m512i, layout: Layout) -> __m512i {
+    match layout.zero_shift() {
+        7 => _mm512_slli_epi32::<7>(v),
+        5 => _mm512_slli_epi32::<5>(v),
+        _ => _mm512_slli_epi32::<3>(v),
+    }
+}
+
+/// Quants of group `group` of 16 outputs as bytes.
+///
+/// # Safety
+/// `block` points to a block of the layout.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) -> __m512i {
+    let at = if layout.is_nibble() { group % 4 } else { group };
+    // SAFETY: `at < 4` for nibbles and 8 for bytes, `half < 2`.
+    let v = unsafe { _mm512_loadu_si512(block.add((at * 2 + half) * 64).cast()) };
+    if !layout.is_nibble() {
+        return v;
+    }
+    let v = if group < 4 { v } else { _mm512_srli_epi16::<4>(v) };
+    _mm512_and_si512(v, _mm512_set1_epi8(15))
+}
+
+/// Scales of 16 outputs for part `part` of the block.
+///
+/// # Safety
+/// `scales` points behind the quants of a block of the layout, `header` to the header of its 256 inputs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usize, half: usize) -> __m512 {
+    // SAFETY: 16 values of 32.
+    unsafe {
+        if !layout.is_super() {
+            return halves(scales.add(half * 32));
+        }
+        let bytes = _mm_loadu_si128(scales.add(part * PANEL + half * 16).cast());
+        let sub = if layout == Layout::Byte16 { _mm512_cvtepi8_epi32(bytes) } else { _mm512_cvtepu8_epi32(bytes) };
+        _mm512_mul_ps(halves(header.add(half * 32)), _mm512_cvtepi32_ps(sub))
+    }
+}
+
+/// Minima of 16 outputs.
+///
+/// # Safety
+/// As [`scale`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn minimum(scales: *const u8, header: *const u8, layout: Layout, half: usize) -> __m512 {
+    // SAFETY: 16 values of 32.
+    unsafe {
+        if !layout.is_super() {
+            return halves(scales.add(2 * PANEL + half * 32));
+        }
+        let sub = _mm512_cvtepu8_epi32(_mm_loadu_si128(scales.add(PANEL + half * 16).cast()));
+        let product = _mm512_mul_ps(halves(header.add(2 * PANEL + half * 32)), _mm512_cvtepi32_ps(sub));
+        _mm512_sub_ps(_mm512_setzero_ps(), product)
+    }
+}
+
+/// 16 f16 values, widened.
+///
+/// # Safety
+/// 32 bytes can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn halves(at: *const u8) -> __m512 {
+    // SAFETY: the caller's.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
+}

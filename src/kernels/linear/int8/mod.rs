@@ -1,0 +1,84 @@
+//! Products of quantised weights and quantised activations: exact integer dot products per block of 32 inputs.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+mod prepare;
+
+use super::Kernel;
+use super::layout::Layout;
+use crate::kernels::isa::Isa;
+
+pub(super) use prepare::prepare;
+
+/// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, minus the sum of all 32, minus the sum of the last 16.
+pub(super) const ROW_BLOCK_BYTES: usize = 48;
+
+/// Rows in a full register block.
+pub(super) fn block_rows(isa: Isa) -> usize {
+    if isa == Isa::Avx512 { 12 } else { 4 }
+}
+
+/// The kernel for a row block of `rows` rows.
+pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::kernel(layout, rows, isa.has_vnni()),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::kernel(layout, rows),
+        _ => portable::kernel(layout, rows),
+    }
+}
+
+/// The parts of `rows` prepared rows of one block of 32 inputs.
+struct RowBlock<const R: usize>(*const u8);
+
+impl<const R: usize> RowBlock<R> {
+    /// Four values of row `r`, inputs `4·group ..`.
+    fn values(&self, group: usize, r: usize) -> *const i32 {
+        self.0.wrapping_add((group * R + r) * 4).cast()
+    }
+
+    /// Scale of row `r`.
+    fn scale(&self, r: usize) -> *const f32 {
+        self.0.wrapping_add(32 * R + 4 * r).cast()
+    }
+
+    /// Scale × sum of row `r`.
+    fn scaled_sum(&self, r: usize) -> *const f32 {
+        self.0.wrapping_add(36 * R + 4 * r).cast()
+    }
+
+    /// Minus the sum of row `r`.
+    fn minus_sum(&self, r: usize) -> *const i32 {
+        self.0.wrapping_add(40 * R + 4 * r).cast()
+    }
+
+    /// Minus the sum of the last 16 values of row `r`.
+    fn minus_late_sum(&self, r: usize) -> *const i32 {
+        self.0.wrapping_add(44 * R + 4 * r).cast()
+    }
+}
+
+/// Quantised layouts in the order of their codes, the const-generic argument of the kernels.
+const LAYOUTS: [Layout; 7] =
+    [Layout::Byte, Layout::ByteMin, Layout::ByteK, Layout::Byte16, Layout::Nibble, Layout::NibbleMin, Layout::NibbleK];
+
+/// Expands `$table!(code)` for the code of a layout.
+macro_rules! by_layout {
+    ($layout:expr, $table:ident) => {
+        match $layout {
+            Layout::Byte => $table!(0),
+            Layout::ByteMin => $table!(1),
+            Layout::ByteK => $table!(2),
+            Layout::Byte16 => $table!(3),
+            Layout::Nibble => $table!(4),
+            Layout::NibbleMin => $table!(5),
+            Layout::NibbleK => $table!(6),
+            _ => unreachable!("not a quantised layout"),
+        }
+    };
+}
+use by_layout;

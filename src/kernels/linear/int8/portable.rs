@@ -1,0 +1,72 @@
+//! Plain Rust.
+#![allow(unsafe_code)]
+
+use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
+use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
+use crate::kernels::linear::{Kernel, blocks, kernels_by_rows};
+
+/// The kernel for `rows` rows (1 to 4).
+pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
+    macro_rules! table {
+        ($code:literal) => {
+            kernels_by_rows!([1, 2, 3, 4], multiply, [$code])[rows - 1]
+        };
+    }
+    by_layout!(layout, table)
+}
+
+/// # Safety
+/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` has
+/// room for `R × PANEL` values.
+unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+    let layout = LAYOUTS[LAYOUT];
+    // SAFETY: the caller's panel and sums, of the sizes that the layout prescribes.
+    let (panel, out) = unsafe {
+        let size = layout.panel_bytes(k).expect("the panel exists");
+        (std::slice::from_raw_parts(panel, size), std::slice::from_raw_parts_mut(out, R * PANEL))
+    };
+    out.fill(0.0);
+    for b in 0..k / BLOCK {
+        let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
+        let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
+        let scales: [([f32; 2], f32); PANEL] = std::array::from_fn(|lane| blocks::scales(layout, panel, b, lane));
+        for r in 0..R {
+            // SAFETY: row `r` of a prepared block of `R` rows, which is aligned to 4 bytes.
+            let (scale, scaled_sum, sum, late) =
+                unsafe { (*rows.scale(r), *rows.scaled_sum(r), *rows.minus_sum(r), *rows.minus_late_sum(r)) };
+            let sums = &mut out[r * PANEL..][..PANEL];
+            let zero = if layout.has_min() { 0 } else { 1 << layout.zero_shift() };
+            let mut dots = [[0i32; PANEL]; 2];
+            for group in 0..8 {
+                // SAFETY: as above.
+                let a = unsafe { *rows.values(group, r) }.to_ne_bytes().map(|a| i32::from(a as i8));
+                let (at, shift) = if layout.is_nibble() { (group % 4, group / 4 * 4) } else { (group, 0) };
+                let mask = if layout.is_nibble() { 15 } else { 255 };
+                for (dot, w) in dots[group / 4].iter_mut().zip(quants[at * 4 * PANEL..].chunks_exact(4)) {
+                    *dot += a.iter().zip(w).map(|(a, w)| a * i32::from(w >> shift & mask)).sum::<i32>();
+                }
+            }
+            let parts = if layout == Layout::Byte16 { 2 } else { 1 };
+            for lane in 0..PANEL {
+                let [early, after] = [dots[0][lane], dots[1][lane]];
+                let exact = if parts == 2 {
+                    [early + zero * (sum - late), after + zero * late]
+                } else {
+                    [early + after + zero * sum, 0]
+                };
+                for (dot, d) in exact.into_iter().zip(scales[lane].0).take(parts) {
+                    sums[lane] = multiply_add(dot as f32, d * scale, sums[lane]);
+                }
+                if layout.has_min() {
+                    sums[lane] = multiply_add(scales[lane].1, scaled_sum, sums[lane]);
+                }
+            }
+        }
+    }
+}
+
+/// `sum + a·b`, fused where the target does that in one instruction.
+#[inline(always)]
+fn multiply_add(a: f32, b: f32, sum: f32) -> f32 {
+    if cfg!(target_feature = "fma") { a.mul_add(b, sum) } else { sum + a * b }
+}

@@ -1,0 +1,68 @@
+//! Rounding activations to int8 blocks. One body, compiled for each instruction set.
+#![allow(unsafe_code)]
+
+use super::ROW_BLOCK_BYTES;
+use crate::kernels::isa::Isa;
+use crate::kernels::linear::layout::BLOCK;
+use crate::kernels::view::View;
+use std::ops::Range;
+
+/// Writes the prepared form of `rows` of `x` as one row block.
+pub(in crate::kernels::linear) fn prepare(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [u8]) {
+    let count = rows.len();
+    for (r, row) in rows.enumerate() {
+        let row = x.row(row);
+        match isa {
+            // SAFETY: an `Isa` is only handed out when the CPU has it.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { prepare_avx512(row, r, count, dst) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { prepare_avx2(row, r, count, dst) },
+            _ => prepare_row(row, r, count, dst),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn prepare_avx512(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
+    prepare_row(row, r, count, dst);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn prepare_avx2(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
+    prepare_row(row, r, count, dst);
+}
+
+/// Adding and subtracting this rounds magnitudes below 2^22 to integers, ties to even.
+const ROUND: f32 = 12_582_912.0;
+
+#[inline(always)]
+fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
+    for (x, dst) in row.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(ROW_BLOCK_BYTES * count)) {
+        let x: &[f32; BLOCK] = x.try_into().expect("a whole block");
+        // Compared as integers, magnitudes order like floats and NaN is above all: it ends up in the scale.
+        let largest = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(largest);
+        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+        let scale = largest / 127.0;
+        let mut q = [0i8; BLOCK];
+        for (q, v) in q.iter_mut().zip(x) {
+            *q = ((v * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32) as i8;
+        }
+        let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
+        let late: i32 = q[16..].iter().map(|&q| i32::from(q)).sum();
+        let (quants, rest) = dst.split_at_mut(BLOCK * count);
+        for (group, q) in q.chunks_exact(4).enumerate() {
+            let at = (group * count + r) * 4;
+            quants[at..at + 4].copy_from_slice(bytemuck::cast_slice(q));
+        }
+        let words: [[u8; 4]; 4] =
+            [scale.to_ne_bytes(), (scale * sum as f32).to_ne_bytes(), (-sum).to_ne_bytes(), (-late).to_ne_bytes()];
+        for (i, word) in words.iter().enumerate() {
+            rest[(i * count + r) * 4..][..4].copy_from_slice(word);
+        }
+    }
+}

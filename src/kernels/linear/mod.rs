@@ -1,0 +1,49 @@
+//! Inference products with weights packed once: `y[m, n] = Σ_k x[m, k] · W[n, k]`.
+//!
+//! 1. [`pack`] turns a weight matrix into panels of [`PANEL`] outputs, one layout per element type, the same for every instruction
+//!    set (see [`Layout`]); [`PackedMatrix`] reads them.
+//! 2. [`RowBlocks`] splits the rows of a call into register blocks and writes the activations in the form the product wants.
+//! 3. [`product`] multiplies a range of panels with a range of row blocks and hands every finished row piece to an [`Epilogue`];
+//!    [`Grid`] splits a whole product into such tiles.
+//!
+//! **Order of accumulation.** Every output element is one chain over ascending `k`, whatever the tile and the number of rows:
+//! one fused multiply-add per input for f32 and f16 weights; per pair of inputs, odd then even, for bf16; for 8-bit and 4-bit
+//! weights an exact integer dot product per block of 32 inputs (16 for Q6_K), then one fused multiply-add per block (and one more
+//! where blocks have a minimum). So a row has the same bits whether it is computed alone or among 512.
+//! The portable path multiplies and adds separately unless its target has fused multiply-add.
+
+mod blocks;
+mod epilogue;
+mod float;
+mod int8;
+mod layout;
+mod matrix;
+mod pack;
+mod product;
+mod rows;
+
+pub use epilogue::{Activation, Epilogue, Output, PairEpilogue, Residual};
+pub use layout::{Layout, PANEL, packed_bytes, panel_bytes};
+pub use matrix::PackedMatrix;
+pub use pack::{Source, pack};
+pub use product::{Grid, product, product_pair};
+pub use rows::{Prepared, RowBlocks};
+
+/// Multiplies one panel with one row block over the whole of `k` and stores `rows × PANEL` finished sums, row after row.
+///
+/// Arguments: panel bytes, prepared row-block bytes, `k`, destination.
+type Kernel = unsafe fn(*const u8, *const u8, usize, *mut f32);
+
+/// The table of one const-generic kernel for several row counts, with further generic arguments after the rows.
+macro_rules! kernels_by_rows {
+    ([$($rows:literal),+], $kernel:ident, $arguments:tt) => {
+        [$(kernels_by_rows!(@one $kernel $rows $arguments)),+]
+    };
+    (@one $kernel:ident $rows:literal [$($argument:expr),*]) => {
+        $kernel::<$rows, $({ $argument }),*> as $crate::kernels::linear::Kernel
+    };
+}
+use kernels_by_rows;
+
+#[cfg(test)]
+mod tests;

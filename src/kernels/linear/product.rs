@@ -1,0 +1,150 @@
+//! One tile of a product, and the split of a product into tiles.
+
+#![allow(unsafe_code)]
+
+use super::epilogue::{Epilogue, PairEpilogue};
+use super::layout::{Form, Layout, PANEL};
+use super::matrix::PackedMatrix;
+use super::rows::{Prepared, block_rows};
+use super::{Kernel, float, int8};
+use crate::kernels::isa::Isa;
+use crate::tensor::DType;
+use std::ops::Range;
+
+/// Most rows of any register block.
+const MAX_ROWS: usize = 12;
+
+/// Sums of one row block and one panel.
+#[repr(align(64))]
+struct Sums([f32; MAX_ROWS * PANEL]);
+
+/// Multiplies panels `panels` of `weights` with row blocks `blocks` of `x` and hands every finished piece of a row to `out`.
+///
+/// # Panics
+/// When `x` was prepared for another width or another kind of weights, or a range is out of bounds.
+pub fn product(
+    weights: &PackedMatrix,
+    panels: Range<usize>,
+    x: &Prepared,
+    blocks: Range<usize>,
+    out: &mut dyn Epilogue,
+) {
+    let mut sums = Sums([0.0; MAX_ROWS * PANEL]);
+    for panel in panels {
+        let first = panel * PANEL;
+        let width = PANEL.min(weights.n() - first);
+        for block in blocks.clone() {
+            let rows = x.blocks().rows_of(block);
+            multiply(weights, panel, x, block, &mut sums);
+            for (row, values) in rows.zip(sums.0.chunks_exact_mut(PANEL)) {
+                out.row(row, first, &mut values[..width]);
+            }
+        }
+    }
+}
+
+/// As [`product`] for two matrices of the same shape at once, such as gate and up.
+///
+/// # Panics
+/// As [`product`], or when the matrices differ in shape.
+pub fn product_pair(
+    weights: [&PackedMatrix; 2],
+    panels: Range<usize>,
+    x: &Prepared,
+    blocks: Range<usize>,
+    out: &mut dyn PairEpilogue,
+) {
+    let [a, b] = weights;
+    assert!(a.n() == b.n(), "a pair of {} and {} outputs", a.n(), b.n());
+    let mut sums = [Sums([0.0; MAX_ROWS * PANEL]), Sums([0.0; MAX_ROWS * PANEL])];
+    for panel in panels {
+        let first = panel * PANEL;
+        let width = PANEL.min(a.n() - first);
+        for block in blocks.clone() {
+            multiply(a, panel, x, block, &mut sums[0]);
+            multiply(b, panel, x, block, &mut sums[1]);
+            let [sums_a, sums_b] = &mut sums;
+            let pieces = sums_a.0.chunks_exact_mut(PANEL).zip(sums_b.0.chunks_exact_mut(PANEL));
+            for (row, (a, b)) in x.blocks().rows_of(block).zip(pieces) {
+                out.row(row, first, &mut a[..width], &mut b[..width]);
+            }
+        }
+    }
+}
+
+fn multiply(weights: &PackedMatrix, panel: usize, x: &Prepared, block: usize, sums: &mut Sums) {
+    let blocks = x.blocks();
+    let rows = blocks.rows_of(block).len();
+    assert!(
+        blocks.k() == weights.k() && blocks.form() == weights.layout().form() && rows <= MAX_ROWS,
+        "activations of width {} for {} weights of {} inputs",
+        blocks.k(),
+        weights.dtype(),
+        weights.k()
+    );
+    let kernel = kernel(blocks.isa(), weights.layout(), rows);
+    // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
+    // `sums` holds at least `rows × PANEL` values, and the instruction set was detected before an `Isa` was handed out.
+    unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), sums.0.as_mut_ptr()) }
+}
+
+fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
+    match layout {
+        Layout::F32 | Layout::F16 | Layout::Bf16 => float::kernel(isa, layout, rows),
+        _ => int8::kernel(isa, layout, rows),
+    }
+}
+
+/// A fixed split of a product into tiles: they cover outputs, never a part of a sum, so any tile can go to any thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    panels: usize,
+    blocks: usize,
+    panels_per_tile: usize,
+    blocks_per_tile: usize,
+}
+
+/// Weight bytes that make a tile of few rows worth its claim.
+const TILE_BYTES: usize = 48 << 10;
+/// Row blocks in a tile of many rows: enough to use a panel from the second-level cache many times.
+const TILE_BLOCKS: usize = 16;
+/// Tiles of few rows in a product, enough to even out the threads.
+const TILES: usize = 64;
+
+impl Grid {
+    /// For a product of `rows` rows with `n` outputs of `k` inputs of `dtype`.
+    ///
+    /// # Panics
+    /// When `dtype` is not a weight type.
+    pub fn new(isa: Isa, dtype: DType, n: usize, k: usize, rows: usize) -> Self {
+        let layout = Layout::of(dtype).expect("a weight type");
+        let panels = n.div_ceil(PANEL);
+        let per_block = block_rows(isa, layout.form());
+        let blocks = rows.div_ceil(per_block);
+        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(TILE_BLOCKS).max(1)).max(1);
+        let panel_bytes = layout.panel_bytes(k).unwrap_or(usize::MAX).max(1);
+        let panels_per_tile = if blocks <= 1 {
+            TILE_BYTES.div_ceil(panel_bytes).max(panels / TILES).clamp(1, panels.max(1))
+        } else {
+            (panels / TILES).max(1)
+        };
+        Grid { panels, blocks, panels_per_tile, blocks_per_tile }
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.panels.div_ceil(self.panels_per_tile) * self.blocks.div_ceil(self.blocks_per_tile)
+    }
+
+    /// Panels and row blocks of tile `tile`.
+    pub fn tile(&self, tile: usize) -> (Range<usize>, Range<usize>) {
+        let across = self.blocks.div_ceil(self.blocks_per_tile).max(1);
+        let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
+        (part(tile / across, self.panels_per_tile, self.panels), part(tile % across, self.blocks_per_tile, self.blocks))
+    }
+
+    /// Whether `dtype` quantises activations, for which a single row still has to be prepared.
+    pub fn wants_prepared_rows(dtype: DType) -> bool {
+        Layout::of(dtype).is_some_and(|layout| layout.form() != Form::F32)
+    }
+}

@@ -1,0 +1,172 @@
+//! Activations in the form that a product wants, in register blocks of a few rows.
+
+use super::float;
+use super::int8;
+use super::layout::{BLOCK, Form, Layout};
+use crate::kernels::isa::Isa;
+use crate::kernels::view::View;
+use crate::tensor::DType;
+use half::bf16;
+use std::ops::Range;
+
+/// The split of `rows` activation rows into register blocks of nearly equal size, for one instruction set and weight type.
+///
+/// A prepared block of `r` rows holds, by form of the product:
+/// * f32 and f16 weights: `[k][r]` f32;
+/// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero;
+/// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, minus the sum of each 16 i32 `[2][r]`.
+///   The scale is the largest magnitude / 127; values are rounded to nearest, ties to even.
+#[derive(Clone, Copy, Debug)]
+pub struct RowBlocks {
+    isa: Isa,
+    form: Form,
+    rows: usize,
+    k: usize,
+    blocks: usize,
+}
+
+impl RowBlocks {
+    /// For products of `rows` rows of `k` inputs with weights of `dtype`.
+    ///
+    /// # Panics
+    /// When `dtype` is not a weight type.
+    pub fn new(isa: Isa, dtype: DType, rows: usize, k: usize) -> Self {
+        let form = Layout::of(dtype).expect("a weight type").form();
+        RowBlocks { isa, form, rows, k, blocks: rows.div_ceil(block_rows(isa, form)) }
+    }
+
+    /// Bytes that the prepared form of `rows` rows of `k` inputs takes.
+    pub fn bytes_for(dtype: DType, rows: usize, k: usize) -> usize {
+        rows * row_bytes(Layout::of(dtype).expect("a weight type").form(), k)
+    }
+
+    /// Number of blocks.
+    pub fn count(&self) -> usize {
+        self.blocks
+    }
+
+    /// Rows of all blocks.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    fn start(&self, block: usize) -> usize {
+        let (base, extra) = (self.rows / self.blocks.max(1), self.rows % self.blocks.max(1));
+        block * base + block.min(extra)
+    }
+
+    /// Rows of block `block`.
+    pub fn rows_of(&self, block: usize) -> Range<usize> {
+        self.start(block)..self.start(block + 1)
+    }
+
+    /// Bytes of all prepared blocks.
+    pub fn bytes(&self) -> usize {
+        self.rows * row_bytes(self.form, self.k)
+    }
+
+    /// Where the prepared form of `blocks` lies among [`RowBlocks::bytes`].
+    pub fn bytes_of(&self, blocks: Range<usize>) -> Range<usize> {
+        let row = row_bytes(self.form, self.k);
+        self.start(blocks.start) * row..self.start(blocks.end) * row
+    }
+
+    /// Writes the prepared form of the rows of `blocks`. `dst` is exactly the part [`RowBlocks::bytes_of`], aligned to 4 bytes;
+    /// several threads may prepare disjoint ranges.
+    ///
+    /// # Panics
+    /// When `x` is not `rows × k` or `dst` has the wrong size or alignment.
+    pub fn prepare(&self, x: &View<f32>, blocks: Range<usize>, dst: &mut [u8]) {
+        assert!(x.rows() == self.rows && x.width() == self.k, "activations are not {} × {}", self.rows, self.k);
+        assert_eq!(dst.len(), self.bytes_of(blocks.clone()).len(), "prepared size");
+        let mut rest = dst;
+        for block in blocks {
+            let rows = self.rows_of(block);
+            let (here, after) = rest.split_at_mut(rows.len() * row_bytes(self.form, self.k));
+            rest = after;
+            match self.form {
+                Form::F32 => prepare_f32(self.isa, x, rows, bytemuck::cast_slice_mut(here)),
+                Form::Bf16 => prepare_bf16(self.isa, x, rows, bytemuck::cast_slice_mut(here)),
+                Form::Int8 => int8::prepare(self.isa, x, rows, here),
+            }
+        }
+    }
+}
+
+/// Prepared activations.
+#[derive(Clone, Copy)]
+pub struct Prepared<'a> {
+    blocks: RowBlocks,
+    bytes: &'a [u8],
+}
+
+impl<'a> Prepared<'a> {
+    /// What [`RowBlocks::prepare`] wrote for all blocks.
+    ///
+    /// # Panics
+    /// When the size or the alignment (4 bytes) is wrong.
+    pub fn new(blocks: RowBlocks, bytes: &'a [u8]) -> Self {
+        assert!(bytes.len() == blocks.bytes() && bytes.as_ptr().addr().is_multiple_of(4), "prepared activations");
+        Prepared { blocks, bytes }
+    }
+
+    /// One row of f32, which is its own prepared form for f32 and f16 weights.
+    ///
+    /// # Panics
+    /// When `dtype` is neither f32 nor f16.
+    pub fn from_row(isa: Isa, dtype: DType, row: &'a [f32]) -> Self {
+        let blocks = RowBlocks::new(isa, dtype, 1, row.len());
+        assert_eq!(blocks.form, Form::F32, "{dtype} products do not take f32 rows");
+        Prepared { blocks, bytes: bytemuck::cast_slice(row) }
+    }
+
+    /// The split into blocks.
+    pub fn blocks(&self) -> RowBlocks {
+        self.blocks
+    }
+
+    pub(super) fn block(&self, block: usize) -> &'a [u8] {
+        &self.bytes[self.blocks.bytes_of(block..block + 1)]
+    }
+}
+
+/// Rows in a full register block.
+pub(super) fn block_rows(isa: Isa, form: Form) -> usize {
+    match form {
+        Form::F32 | Form::Bf16 => float::block_rows(isa),
+        Form::Int8 => int8::block_rows(isa),
+    }
+}
+
+fn row_bytes(form: Form, k: usize) -> usize {
+    match form {
+        Form::F32 => 4 * k,
+        Form::Bf16 => k.div_ceil(2) * 4,
+        Form::Int8 => k / BLOCK * int8::ROW_BLOCK_BYTES,
+    }
+}
+
+fn prepare_f32(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [f32]) {
+    let r = rows.len();
+    if r == 1 {
+        return dst.copy_from_slice(x.row(rows.start));
+    }
+    float::interleave(isa, x, rows, dst);
+}
+
+fn prepare_bf16(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [[bf16; 2]]) {
+    float::interleave_bf16(isa, x, rows, dst);
+}
