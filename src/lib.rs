@@ -6,3 +6,4 @@ pub mod kernels;
 pub mod plan;
 pub mod tensor;
 pub mod text;
+pub mod weights;

@@ -1,0 +1,253 @@
+//! An open checkpoint: its configuration, its tensors, and the maps they live in.
+
+use super::mapped::MappedFile;
+use super::model_config::ModelConfig;
+use super::nearest::nearest;
+use super::tensors::{Entry, NamedTensor, Orientation, RowOrder, TensorInfo, split_pairs};
+use super::tokenizer_source::TokenizerSource;
+use super::{gguf, hf, llmc, raw};
+use crate::error::{Error, Result};
+use crate::tensor::Shape;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// What kind of checkpoint it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Hugging Face: safetensors and `config.json`.
+    HuggingFace,
+    /// GGUF v3.
+    Gguf,
+    /// llm.c model, versions 3 and 5.
+    Llmc,
+    /// Headerless f32 in the C++ ancestor's order.
+    Raw,
+}
+
+/// A checkpoint, mapped. Tensor bytes are read when asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    format: Format,
+    config: ModelConfig,
+    tokenizer: TokenizerSource,
+    files: Vec<MappedFile>,
+    entries: Vec<Entry>,
+    index: HashMap<String, usize>,
+}
+
+/// What a format's reader found.
+pub(super) struct Parts {
+    pub format: Format,
+    pub config: ModelConfig,
+    pub tokenizer: TokenizerSource,
+    pub files: Vec<MappedFile>,
+    pub entries: Vec<Entry>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face directory, a `.safetensors`, a GGUF file, an llm.c model or a headerless f32 file; the content
+    /// decides which, not the name. `overrides` are `--set NAME=VALUE` pairs: they replace dimensions and constants of the
+    /// configuration and give a headerless file its dimensions; names the configuration does not have are left to the graph spec.
+    pub fn open(path: &Path, overrides: &[(String, String)]) -> Result<Checkpoint> {
+        let parts = if path.is_dir() { hf::open_directory(path)? } else { open_file(path, overrides)? };
+        let mut checkpoint = Checkpoint {
+            path: path.to_path_buf(),
+            format: parts.format,
+            config: parts.config,
+            tokenizer: parts.tokenizer,
+            files: parts.files,
+            index: HashMap::with_capacity(parts.entries.len()),
+            entries: parts.entries,
+        };
+        checkpoint.settle_head()?;
+        checkpoint.config.set(overrides)?;
+        checkpoint.config.validate(path)?;
+        for (i, entry) in checkpoint.entries.iter().enumerate() {
+            if checkpoint.index.insert(entry.info.name.clone(), i).is_some() {
+                return Err(Error::file(path, format!("two tensors are called '{}'", entry.info.name)));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// A head equal to the token embedding is the tied one and leaves the list; a different one is used whatever the
+    /// configuration says; a missing one must be tied.
+    fn settle_head(&mut self) -> Result<()> {
+        let at = |name: &str| self.entries.iter().position(|e| e.info.name == name);
+        let (head, embedding) = (at("lm_head.weight"), at(self.config.family.embedding()));
+        match head {
+            Some(h) => {
+                let same = embedding.is_some_and(|e| {
+                    let (h, e) = (&self.entries[h], &self.entries[e]);
+                    h.info.dtype == e.info.dtype && h.info.shape == e.info.shape && self.stored(h) == self.stored(e)
+                });
+                if same {
+                    self.entries.remove(h);
+                }
+                self.config.set_tied(same);
+            }
+            None if !self.config.tied() => {
+                let message =
+                    "lm_head.weight is missing and tie_word_embeddings is false; the checkpoint is incomplete";
+                return Err(Error::file(&self.path, message));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// What was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which format it is.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Spec, dimensions, constants and special tokens.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What to build the tokenizer from.
+    pub fn tokenizer(&self) -> &TokenizerSource {
+        &self.tokenizer
+    }
+
+    /// Every tensor, in the file's order.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.entries.iter().map(|e| &e.info)
+    }
+
+    /// Bytes that all tensors take in the file.
+    pub fn weight_bytes(&self) -> usize {
+        self.entries.iter().map(|e| e.len).sum()
+    }
+
+    /// The tensor called `name`, if there is one.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.index.get(name).map(|&i| &self.entries[i].info)
+    }
+
+    /// The tensor called `name` when its shape, in orientation `orientation` for linear weights, is `shape`. The error names
+    /// the nearest tensor, or both shapes.
+    pub fn require(&self, name: &str, shape: &Shape, orientation: Option<Orientation>) -> Result<&TensorInfo> {
+        let info = &self.entry(name)?.info;
+        let found = orientation.map_or_else(|| info.shape.clone(), |o| info.shape_as(o));
+        if found != *shape {
+            let path = self.path.display();
+            return Err(Error::Weights(format!("{path}: '{name}' has shape {found}, the model needs {shape}")));
+        }
+        Ok(info)
+    }
+
+    /// Refuses a tensor that is not among the names `used`, naming the nearest of them.
+    pub fn refuse_extra<'a>(&self, used: impl Iterator<Item = &'a str>) -> Result<()> {
+        let used: HashSet<&str> = used.collect();
+        match self.tensors().find(|t| !used.contains(t.name.as_str())) {
+            None => Ok(()),
+            Some(extra) => {
+                let mut names: Vec<&str> = used.into_iter().collect();
+                names.sort_unstable();
+                let hint = nearest(&extra.name, names.into_iter()).map(|n| format!("; the nearest it has is '{n}'"));
+                let (path, name) = (self.path.display(), &extra.name);
+                Err(Error::Weights(format!("{path}: the model has no '{name}'{}", hint.unwrap_or_default())))
+            }
+        }
+    }
+
+    /// The tensor called `name` with its bytes.
+    pub fn get(&self, name: &str) -> Result<NamedTensor<'_>> {
+        let entry = self.entry(name)?;
+        let stored = self.stored(entry);
+        let data = match entry.rows {
+            RowOrder::Plain => Cow::Borrowed(stored),
+            RowOrder::AdjacentPairs { head } => {
+                let rows = entry.info.shape.dims()[0];
+                Cow::Owned(split_pairs(stored, stored.len() / rows, head))
+            }
+        };
+        Ok(NamedTensor { info: &entry.info, data })
+    }
+
+    /// Dequantises the tensor called `name` to `out` in stored order.
+    pub fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<()> {
+        let tensor = self.get(name)?;
+        self.check_len(&tensor, out)?;
+        tensor.read_f32(out);
+        Ok(())
+    }
+
+    /// Dequantises the tensor called `name` to `out` in orientation `wanted` (tensors without one in stored order).
+    pub fn read_f32_as(&self, name: &str, wanted: Orientation, out: &mut [f32]) -> Result<()> {
+        let tensor = self.get(name)?;
+        self.check_len(&tensor, out)?;
+        tensor.read_f32_as(wanted, out);
+        Ok(())
+    }
+
+    /// Gives the mapped pages of `name` back to the system; reading the tensor again maps them anew.
+    pub fn release(&self, name: &str) {
+        if let Some(&i) = self.index.get(name) {
+            let e = &self.entries[i];
+            self.files[e.file].release(e.start, e.len);
+        }
+    }
+
+    fn stored(&self, entry: &Entry) -> &[u8] {
+        &self.files[entry.file].bytes()[entry.start..][..entry.len]
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.index.get(name).map(|&i| &self.entries[i]).ok_or_else(|| {
+            let hint = nearest(name, self.tensors().map(|t| t.name.as_str()));
+            let hint = hint.map(|n| format!("; the nearest is '{n}'")).unwrap_or_default();
+            Error::Weights(format!("{}: there is no tensor '{name}'{hint}", self.path.display()))
+        })
+    }
+
+    fn check_len(&self, tensor: &NamedTensor<'_>, out: &[f32]) -> Result<()> {
+        let (name, shape) = (&tensor.info.name, &tensor.info.shape);
+        if shape.elements() != out.len() {
+            let path = self.path.display();
+            return Err(Error::Weights(format!("{path}: '{name}' has shape {shape}, not {} values", out.len())));
+        }
+        Ok(())
+    }
+}
+
+/// llm.c files that are not models, by the first number of their header.
+const OTHER_LLMC: [(u32, &str); 5] = [
+    (20240327, "an llm.c debug state"),
+    (20240328, "an llm.c tokenizer"),
+    (20240520, "an llm.c token file"),
+    (20240801, "an llm.c token file"),
+    (20240522, "an llm.c multiple-choice eval"),
+];
+
+fn open_file(path: &Path, overrides: &[(String, String)]) -> Result<Parts> {
+    let file = MappedFile::open(path)?;
+    let bytes = file.bytes();
+    let magic = bytes.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b));
+    if bytes.starts_with(b"GGUF") {
+        return gguf::open(file);
+    }
+    if magic == llmc::MAGIC {
+        return llmc::open(file);
+    }
+    if let Some((_, what)) = OTHER_LLMC.iter().find(|(m, _)| *m == magic) {
+        return Err(Error::file_at(path, 0, format!("{what}, not a model; give the model's checkpoint")));
+    }
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+        let message = "a PyTorch pickle, which is not read; save the model with safetensors (save_pretrained does)";
+        return Err(Error::file_at(path, 0, message));
+    }
+    if hf::is_safetensors(bytes) {
+        return hf::open_file(file);
+    }
+    raw::open(file, overrides)
+}
