@@ -7,3 +7,4 @@ pub mod plan;
 pub mod tensor;
 pub mod text;
 pub mod weights;
+pub mod train;
