@@ -6,5 +6,5 @@ pub mod kernels;
 pub mod plan;
 pub mod tensor;
 pub mod text;
-pub mod weights;
 pub mod train;
+pub mod weights;
