@@ -1,6 +1,7 @@
 //! Numeric code on views: no graph types. Each kernel has a portable version beside its SIMD ones.
 
 pub mod activation;
+pub mod attention;
 pub mod elementwise;
 pub mod isa;
 pub mod linear;

@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
 use super::stored::Stored;
+use super::{Kernel, Simd};
 
 /// Proof of AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -179,6 +179,12 @@ impl Simd for Avx2 {
             }
             self.load_f16(bits.as_ptr())
         }
+    }
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves the features.
+        unsafe { super::run_avx2(kernel) }
     }
 
     #[inline(always)]

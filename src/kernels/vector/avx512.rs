@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
 use super::stored::Stored;
+use super::{Kernel, Simd};
 
 /// Proof of AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
@@ -174,6 +174,12 @@ impl Simd for Avx512 {
             }
             self.load_f16(bits.as_ptr())
         }
+    }
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves the features.
+        unsafe { super::run_avx512(kernel) }
     }
 
     #[inline(always)]

@@ -92,6 +92,9 @@ pub trait Simd: Copy {
     /// Rounds each lane to half precision and replaces it by `table[its 16 bits]`, widened from half precision.
     fn lookup_f16(self, table: &[u16; 1 << 16], a: Self::V) -> Self::V;
 
+    /// Runs `kernel` for the same instruction set, as a call of its own: keeps large bodies from being inlined many times.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
+
     /// Transposes a block: `dst[j · stride + i] = column j of source row i` for `LANES` rows, the first `count` columns.
     /// Row `i` is at `rows[i]`, converted to f32 by `E`; rows from `rows.len()` on count as zero.
     /// # Safety

@@ -1,8 +1,8 @@
 //! Plain Rust vectors of eight lanes, autovectorised for the compiler's baseline target.
 #![allow(unsafe_code)]
 
-use super::Simd;
 use super::stored::Stored;
+use super::{Kernel, Simd};
 
 const LANES: usize = 8;
 
@@ -147,6 +147,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn lookup_f16(self, table: &[u16; 1 << 16], a: Self::V) -> Self::V {
         lanes!(i => half::f16::from_bits(table[half::f16::from_f32(a[i]).to_bits() as usize]).to_f32())
+    }
+
+    #[inline(never)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
     }
 
     #[inline(always)]

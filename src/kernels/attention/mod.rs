@@ -1,0 +1,24 @@
+//! Causal attention in tiles of [`KEY_TILE`] keys at absolute positions: no [T, T] matrix.
+//!
+//! A unit of work is a block of query rows and one key-value head with its group of query heads (multi-head attention is a
+//! group of one). Each score is one chain over the head's elements and each output one chain over ascending keys, so a row has the same
+//! bits alone or in any block. Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention
+//! (Dao et al., 2022).
+
+mod forward;
+mod tile;
+
+pub use forward::{attention_forward, attention_forward_scratch};
+pub use tile::KEY_TILE;
+
+/// Query rows of a unit of work that make a good size for `group` query heads per key-value head.
+pub const fn query_rows(group: usize) -> usize {
+    match group {
+        0..=1 => 64,
+        2..=4 => 32,
+        _ => 16,
+    }
+}
+
+#[cfg(test)]
+mod tests;

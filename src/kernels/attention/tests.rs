@@ -1,0 +1,150 @@
+use super::*;
+use crate::kernels::isa::Isa;
+use crate::kernels::view::{View, ViewMut};
+
+/// Deterministic values in about −1.5..1.5.
+pub(super) fn values(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 * 3.0 - 1.5
+        })
+        .collect()
+}
+
+/// Output and log-sum-exp of one head in f64.
+fn reference(q: &[f32], keys: &[f32], values: &[f32], d: usize, count: usize, scale: f64) -> (Vec<f64>, f64) {
+    let wide = |v: &[f32], i: usize| f64::from(v[i]);
+    let scores: Vec<f64> =
+        (0..count).map(|t| scale * (0..d).map(|j| wide(q, j) * wide(keys, t * d + j)).sum::<f64>()).collect();
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = scores.iter().map(|x| (x - most).exp()).sum();
+    let out = (0..d)
+        .map(|j| scores.iter().enumerate().map(|(t, x)| (x - most).exp() / sum * wide(values, t * d + j)).sum())
+        .collect();
+    (out, most + sum.ln())
+}
+
+struct Case {
+    d: usize,
+    group: usize,
+    t: usize,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Case {
+    fn new(d: usize, group: usize, t: usize) -> Self {
+        Case { d, group, t, q: values(t * group * d, 1), k: values(t * d, 2), v: values(t * d, 3) }
+    }
+
+    /// Rows `positions` in one call; keys and values are rows of a wider buffer whose other elements, and whose rows after the
+    /// last position, are NaN.
+    fn run(&self, isa: Isa, positions: &[u32]) -> (Vec<f32>, Vec<f32>) {
+        let (d, width, gap) = (self.d, self.group * self.d, 5);
+        let known = positions.iter().max().map_or(0, |&p| p as usize + 1);
+        let spread = |x: &[f32]| {
+            let mut wide = vec![f32::NAN; 1 + self.t * (d + gap)];
+            for r in 0..known {
+                wide[1 + r * (d + gap)..][..d].copy_from_slice(&x[r * d..][..d]);
+            }
+            wide
+        };
+        let (k, v) = (spread(&self.k), spread(&self.v));
+        let rows: Vec<f32> =
+            positions.iter().flat_map(|&p| self.q[p as usize * width..][..width].iter().copied()).collect();
+        let n = positions.len();
+        let mut out = vec![f32::NAN; n * (width + 3)];
+        let mut lse = vec![f32::NAN; n * self.group];
+        let mut scratch = vec![f32::NAN; attention_forward_scratch(n, self.group, d)];
+        attention_forward(
+            isa,
+            &View::new(&rows, n, width, width),
+            positions,
+            &View::new(&k[1..], self.t, d + gap, d),
+            &View::new(&v[1..], self.t, d + gap, d),
+            1.0 / (d as f32).sqrt(),
+            &mut ViewMut::new(&mut out, n, width + 3, width),
+            Some(&mut ViewMut::new(&mut lse, n, self.group, self.group)),
+            &mut scratch,
+        );
+        let mut packed = Vec::new();
+        for row in out.chunks_exact(width + 3) {
+            assert!(row[width..].iter().all(|x| x.is_nan()), "wrote beyond the row");
+            packed.extend_from_slice(&row[..width]);
+        }
+        (packed, lse)
+    }
+}
+
+#[test]
+fn forward_matches_f64() {
+    for isa in Isa::available() {
+        for (d, group, t) in
+            [(64, 1, 130), (16, 3, 70), (80, 2, 65), (96, 1, 64), (13, 2, 90), (128, 1, 129), (1, 1, 5)]
+        {
+            let case = Case::new(d, group, t);
+            let positions: Vec<u32> = (0..t as u32).collect();
+            let (out, lse) = case.run(isa, &positions);
+            for row in 0..t {
+                for head in 0..group {
+                    let at = (row * group + head) * d;
+                    let scale = 1.0 / (d as f64).sqrt();
+                    let (want, want_lse) = reference(&case.q[at..], &case.k, &case.v, d, row + 1, scale);
+                    for j in 0..d {
+                        let got = f64::from(out[at + j]);
+                        assert!((got - want[j]).abs() < 3e-6, "{isa:?} d {d} row {row}: {got} for {}", want[j]);
+                    }
+                    assert!((f64::from(lse[row * group + head]) - want_lse).abs() < 3e-6, "{isa:?} d {d} row {row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_block() {
+    for isa in Isa::available() {
+        for (d, group) in [(64, 1), (64, 3), (20, 2)] {
+            let t = 150u32;
+            let case = Case::new(d, group, t as usize);
+            let all: Vec<u32> = (0..t).collect();
+            let (whole, whole_lse) = case.run(isa, &all);
+            let width = group * d;
+            for rows in [vec![149], vec![0], vec![63, 64], (60..71).collect::<Vec<u32>>(), vec![140, 3, 64], vec![7; 6]]
+            {
+                let (part, part_lse) = case.run(isa, &rows);
+                for (i, &r) in rows.iter().enumerate() {
+                    let r = r as usize;
+                    let same = part[i * width..][..width]
+                        .iter()
+                        .zip(&whole[r * width..])
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{isa:?} d {d} group {group} row {r} among {rows:?}");
+                    assert_eq!(part_lse[i * group..][..group], whole_lse[r * group..][..group]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stored_bf16_gives_the_bits_of_its_values_in_f32() {
+    let (d, t) = (40, 70);
+    let k: Vec<half::bf16> = values(t * d, 5).into_iter().map(half::bf16::from_f32).collect();
+    let (mut out16, mut out32) = (vec![0.0; d], vec![1.0; d]);
+    let q = values(d, 9);
+    let wide: Vec<f32> = k.iter().map(|x| x.to_f32()).collect();
+    for isa in Isa::available() {
+        let mut scratch = vec![f32::NAN; attention_forward_scratch(1, 1, d)];
+        let (qv, kv, wv) = (View::new(&q, 1, d, d), View::new(&k, t, d, d), View::new(&wide, t, d, d));
+        let at = [t as u32 - 1];
+        let mut out = ViewMut::new(&mut out16, 1, d, d);
+        attention_forward(isa, &qv, &at, &kv, &kv, 0.1, &mut out, None, &mut scratch);
+        let mut out = ViewMut::new(&mut out32, 1, d, d);
+        attention_forward(isa, &qv, &at, &wv, &wv, 0.1, &mut out, None, &mut scratch);
+        assert_eq!(out16, out32);
+    }
+}

@@ -1,0 +1,208 @@
+//! Small dense products and tile loads that attention is made of.
+#![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "accumulators and operands run in step")]
+
+use crate::kernels::vector::stored::Stored;
+use crate::kernels::vector::{Kernel, Simd};
+use crate::kernels::view::View;
+
+/// Keys of a tile; tiles start at absolute multiples of it.
+pub const KEY_TILE: usize = 64;
+/// Rows of a product block.
+pub const BLOCK_ROWS: usize = 4;
+/// Rows of scratch are padded to a multiple of this many floats, the widest vector.
+pub const PAD: usize = 16;
+
+/// `n` rounded up to a multiple of [`PAD`].
+pub const fn padded(n: usize) -> usize {
+    n.div_ceil(PAD) * PAD
+}
+
+/// C = A · B with strides in floats: A's element (row, k) is at `a + row · a_row + k · a_k`, row k of B at `b + k · b_k`, row
+/// of C at `c + row · c_row`. Every element of C is one chain of fused multiply-adds over ascending k.
+#[derive(Clone, Copy)]
+pub struct Product {
+    pub a: *const f32,
+    pub a_row: usize,
+    pub a_k: usize,
+    pub b: *const f32,
+    pub b_k: usize,
+    pub c: *mut f32,
+    pub c_row: usize,
+}
+
+/// What the chains of a product start from.
+#[derive(Clone, Copy)]
+pub enum Start {
+    /// Zero; the old C is not read.
+    Zero,
+    /// The old C.
+    Keep,
+    /// The old C, each row times its factor.
+    Scaled(*const f32),
+}
+
+impl Product {
+    /// `R` rows by `W` vectors from column `column`, for k in `ks`.
+    #[inline(always)]
+    unsafe fn block<S: Simd, const R: usize, const W: usize>(
+        &self,
+        s: S,
+        column: usize,
+        ks: (usize, usize),
+        start: Start,
+    ) {
+        let mut acc = [[s.splat(0.0); W]; R];
+        // SAFETY: the caller of `rows` vouches for every element of the block.
+        unsafe {
+            if !matches!(start, Start::Zero) {
+                for r in 0..R {
+                    for w in 0..W {
+                        acc[r][w] = s.load(self.c.add(r * self.c_row + column + w * S::LANES));
+                    }
+                }
+            }
+            if let Start::Scaled(factors) = start {
+                for r in 0..R {
+                    let factor = s.splat(*factors.add(r));
+                    for w in 0..W {
+                        acc[r][w] = s.mul(acc[r][w], factor);
+                    }
+                }
+            }
+            let mut a = self.a.add(ks.0 * self.a_k);
+            let mut b = self.b.add(ks.0 * self.b_k + column);
+            for _ in ks.0..ks.1 {
+                let mut row = [s.splat(0.0); W];
+                for w in 0..W {
+                    row[w] = s.load(b.add(w * S::LANES));
+                }
+                for r in 0..R {
+                    let x = s.splat(*a.add(r * self.a_row));
+                    for w in 0..W {
+                        acc[r][w] = s.fma(x, row[w], acc[r][w]);
+                    }
+                }
+                a = a.wrapping_add(self.a_k);
+                b = b.wrapping_add(self.b_k);
+            }
+            for r in 0..R {
+                for w in 0..W {
+                    s.store(self.c.add(r * self.c_row + column + w * S::LANES), acc[r][w]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const R: usize>(&self, s: S, vectors: usize, ks: (usize, usize), start: Start) {
+        let mut v = 0;
+        // SAFETY: as `block`.
+        unsafe {
+            while v < vectors {
+                let column = v * S::LANES;
+                let width = (vectors - v).min(S::TILE_VECTORS);
+                match width {
+                    4 if S::TILE_VECTORS >= 4 => self.block::<S, R, 4>(s, column, ks, start),
+                    3 if S::TILE_VECTORS >= 3 => self.block::<S, R, 3>(s, column, ks, start),
+                    2 if S::TILE_VECTORS >= 2 => self.block::<S, R, 2>(s, column, ks, start),
+                    _ => self.block::<S, R, 1>(s, column, ks, start),
+                }
+                v += width;
+            }
+        }
+    }
+
+    /// `rows` ≤ [`BLOCK_ROWS`] rows of C, `vectors` vectors wide, for k in `ks.0..ks.1`.
+    ///
+    /// # Safety
+    /// The elements of A, B and C (and factors) so addressed are inside live allocations, C apart from A and B.
+    #[inline(always)]
+    pub unsafe fn rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
+        s.call(Rows { product: self, rows, vectors, ks, start });
+    }
+
+    /// The same product without its first `row` rows.
+    #[inline(always)]
+    pub fn from_row(self, row: usize) -> Self {
+        Product { a: self.a.wrapping_add(row * self.a_row), c: self.c.wrapping_add(row * self.c_row), ..self }
+    }
+}
+
+struct Rows {
+    product: Product,
+    rows: usize,
+    vectors: usize,
+    ks: (usize, usize),
+    start: Start,
+}
+
+impl Kernel for Rows {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: the contract of `Product::rows`, the only maker of this kernel.
+        unsafe {
+            match self.rows {
+                0 => {}
+                1 => self.product.columns::<S, 1>(s, self.vectors, self.ks, self.start),
+                2 => self.product.columns::<S, 2>(s, self.vectors, self.ks, self.start),
+                3 => self.product.columns::<S, 3>(s, self.vectors, self.ks, self.start),
+                _ => self.product.columns::<S, 4>(s, self.vectors, self.ks, self.start),
+            }
+        }
+    }
+}
+
+/// Pointers to the first element of up to [`KEY_TILE`] rows from row `first` on.
+#[inline(always)]
+pub fn row_pointers<E>(rows: &View<E>, first: usize, count: usize) -> [*const E; KEY_TILE] {
+    let mut pointers = [std::ptr::null(); KEY_TILE];
+    for (i, pointer) in pointers[..count].iter_mut().enumerate() {
+        *pointer = rows.row_ptr(first + i);
+    }
+    pointers
+}
+
+/// Writes the transpose of `rows` (`width` elements each) to `dst`: row d has [`KEY_TILE`] floats, one per source row. Sources
+/// beyond `rows.len()` read as zero up to the next multiple of the vector and are not written after it.
+///
+/// # Safety
+/// `width` elements are readable at each pointer; `dst` holds `width · KEY_TILE` floats.
+#[inline(always)]
+pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width: usize, dst: *mut f32) {
+    let mut first = 0;
+    while first < rows.len() {
+        let group = &rows[first..rows.len().min(first + S::LANES)];
+        let mut column = 0;
+        while column < width {
+            let count = S::LANES.min(width - column);
+            // SAFETY: the caller's contract; first + LANES ≤ KEY_TILE as LANES divides it.
+            unsafe { s.transpose(group, column, count, dst.add(column * KEY_TILE + first), KEY_TILE) };
+            column += count;
+        }
+        first += S::LANES;
+    }
+}
+
+/// Copies one row of `width` elements to f32 times `factor`, and zeroes the padding up to [`padded`]`(width)`.
+///
+/// # Safety
+/// `width` elements are readable at `src`; `padded(width)` floats writable at `dst`.
+#[inline(always)]
+pub unsafe fn copy_row<S: Simd, E: Stored>(s: S, src: *const E, width: usize, factor: f32, dst: *mut f32) {
+    let factor = s.splat(factor);
+    let mut i = 0;
+    // SAFETY: the caller's contract; LANES divides the padding.
+    unsafe {
+        while i < padded(width) {
+            let v = match width.saturating_sub(i) {
+                0 => s.splat(0.0),
+                n if n >= S::LANES => E::load(s, src.add(i)),
+                n => E::load_partial(s, src.add(i), n),
+            };
+            s.store(dst.add(i), s.mul(v, factor));
+            i += S::LANES;
+        }
+    }
+}
