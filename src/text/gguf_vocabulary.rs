@@ -10,6 +10,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 use super::hugging_face::HuggingFace;
 use super::tokenizer::{Marks, Tokenizer};
 use crate::error::{Error, Result};
+use crate::weights::GgufTokenizer;
 
 /// Llama 3's pre-split, as its `tokenizer.json` has it.
 const LLAMA_BPE_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -20,27 +21,6 @@ const USER_DEFINED: i32 = 4;
 
 /// Control tokens that end a text or a turn, whatever `eos_token_id` says: chat models end turns with a token of their own.
 const END_TEXTS: [&str; 4] = ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>"];
-
-/// The `tokenizer.ggml.*` values of a GGUF file.
-#[derive(Debug, Clone, Default)]
-pub struct GgufVocabulary {
-    /// `model`: only `gpt2` (byte-level BPE) is supported.
-    pub model: String,
-    /// `pre`: `gpt-2`, `smollm` or `llama-bpe`.
-    pub pre: Option<String>,
-    /// `tokens`, by id.
-    pub tokens: Vec<String>,
-    /// `token_type`, by id; empty means all are normal.
-    pub token_type: Vec<i32>,
-    /// `merges`: pairs separated by a space, best first.
-    pub merges: Vec<String>,
-    /// `bos_token_id`.
-    pub bos: Option<u32>,
-    /// `eos_token_id`, and `eot_token_id` and `eom_token_id` where present.
-    pub end: Vec<u32>,
-    /// `add_bos_token`; where it is missing, `pre` decides.
-    pub add_bos: Option<bool>,
-}
 
 /// What a `pre` stands for.
 struct Pre {
@@ -75,7 +55,7 @@ impl Pre {
 
 impl Tokenizer {
     /// Builds the tokenizer that a GGUF file describes; `name` is the file, for messages.
-    pub fn from_gguf(name: &str, metadata: &GgufVocabulary) -> Result<Self> {
+    pub fn from_gguf(name: &str, metadata: &GgufTokenizer) -> Result<Self> {
         if metadata.model != "gpt2" {
             return Err(Error::Tokenizer(format!(
                 "tokenizer.ggml.model = '{}' in {name} is not supported; gpt2 (byte-level BPE) is",
@@ -89,12 +69,12 @@ impl Tokenizer {
         })?;
         let pre = Pre::by_name(pre)?;
         let model = BPE::builder()
-            .vocab_and_merges(metadata.vocabulary(name)?, metadata.merges(name)?)
+            .vocab_and_merges(vocabulary(name, metadata)?, merges(name, metadata)?)
             .ignore_merges(pre.ignore_merges)
             .build()
             .map_err(|e| Error::Tokenizer(format!("the vocabulary of {name} is broken: {e}")))?;
-        let (engine, table, special) = HuggingFace::from_bpe(model, pre.splits, &metadata.added_tokens())?;
-        for id in metadata.bos.iter().chain(&metadata.end) {
+        let (engine, table, special) = HuggingFace::from_bpe(model, pre.splits, &added_tokens(metadata))?;
+        for id in metadata.bos.iter().chain(&metadata.eos) {
             if *id as usize >= table.len() {
                 return Err(Error::Tokenizer(format!(
                     "{name} names token {id}, outside its vocabulary of {}",
@@ -102,54 +82,50 @@ impl Tokenizer {
                 )));
             }
         }
-        let mut end = metadata.end.clone();
+        let mut end: Vec<u32> = metadata.eos.into_iter().collect();
         end.extend(
             END_TEXTS.iter().filter_map(|text| engine.id_of(text)).filter(|id| special.binary_search(id).is_ok()),
         );
         end.sort_unstable();
         end.dedup();
         let prefix = metadata.bos.filter(|_| metadata.add_bos.unwrap_or(pre.add_bos)).into_iter().collect();
-        let separator = engine.id_of(END_TEXTS[0]).or(metadata.end.first().copied());
+        let separator = engine.id_of(END_TEXTS[0]).or(metadata.eos);
         Ok(Self::from_hugging_face(name, engine, table, Marks { special, end, prefix, separator }))
     }
 }
 
-impl GgufVocabulary {
-    fn vocabulary(&self, name: &str) -> Result<Vocab> {
-        if !self.token_type.is_empty() && self.token_type.len() != self.tokens.len() {
-            return Err(Error::Tokenizer(format!(
-                "{name} has {} tokens but {} token types",
-                self.tokens.len(),
-                self.token_type.len()
-            )));
+fn vocabulary(name: &str, metadata: &GgufTokenizer) -> Result<Vocab> {
+    if !metadata.token_types.is_empty() && metadata.token_types.len() != metadata.tokens.len() {
+        return Err(Error::Tokenizer(format!(
+            "{name} has {} tokens but {} token types",
+            metadata.tokens.len(),
+            metadata.token_types.len()
+        )));
+    }
+    let mut vocabulary = Vocab::with_capacity(metadata.tokens.len());
+    for (id, token) in (0u32..).zip(&metadata.tokens) {
+        if let Some(first) = vocabulary.insert(token.clone(), id) {
+            return Err(Error::Tokenizer(format!("tokens {first} and {id} of {name} are both '{token}'")));
         }
-        let mut vocabulary = Vocab::with_capacity(self.tokens.len());
-        for (id, token) in (0u32..).zip(&self.tokens) {
-            if let Some(first) = vocabulary.insert(token.clone(), id) {
-                return Err(Error::Tokenizer(format!("tokens {first} and {id} of {name} are both '{token}'")));
-            }
-        }
-        Ok(vocabulary)
     }
+    Ok(vocabulary)
+}
 
-    fn merges(&self, name: &str) -> Result<Vec<(String, String)>> {
-        let pair = |merge: &String| merge.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned()));
-        self.merges
-            .iter()
-            .map(|merge| {
-                pair(merge).ok_or_else(|| Error::Tokenizer(format!("merge '{merge}' of {name} is not a pair")))
-            })
-            .collect()
-    }
+fn merges(name: &str, metadata: &GgufTokenizer) -> Result<Vec<(String, String)>> {
+    let pair = |merge: &String| merge.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned()));
+    let pairs = metadata.merges.iter();
+    pairs
+        .map(|merge| pair(merge).ok_or_else(|| Error::Tokenizer(format!("merge '{merge}' of {name} is not a pair"))))
+        .collect()
+}
 
-    /// Tokens found in the text before it is split into words.
-    fn added_tokens(&self) -> Vec<AddedToken> {
-        let types = self.tokens.iter().zip(&self.token_type);
-        types
-            .filter(|(_, kind)| matches!(**kind, CONTROL | USER_DEFINED))
-            .map(|(token, kind)| AddedToken::from(token.clone(), *kind == CONTROL).normalized(false))
-            .collect()
-    }
+/// Tokens found in the text before it is split into words.
+fn added_tokens(metadata: &GgufTokenizer) -> Vec<AddedToken> {
+    let types = metadata.tokens.iter().zip(&metadata.token_types);
+    types
+        .filter(|(_, kind)| matches!(**kind, CONTROL | USER_DEFINED))
+        .map(|(token, kind)| AddedToken::from(token.clone(), *kind == CONTROL).normalized(false))
+        .collect()
 }
 
 #[cfg(test)]
@@ -159,20 +135,20 @@ mod tests {
     use super::*;
 
     /// The 256 bytes, then `merges`, then two control tokens.
-    fn metadata(pre: &str, merges: &[&str]) -> GgufVocabulary {
+    fn metadata(pre: &str, merges: &[&str]) -> GgufTokenizer {
         let mut tokens: Vec<String> = (0..=255u8).map(|b| byte_to_char(b).to_string()).collect();
         tokens.extend(merges.iter().map(|m| m.replace(' ', "")));
         tokens.extend(["<|begin|>".to_owned(), "<|im_end|>".to_owned()]);
-        let mut token_type = vec![1; tokens.len()];
+        let mut token_types = vec![1; tokens.len()];
         let n = tokens.len();
-        token_type[n - 2..].fill(CONTROL);
-        GgufVocabulary {
+        token_types[n - 2..].fill(CONTROL);
+        GgufTokenizer {
             model: "gpt2".into(),
             pre: Some(pre.into()),
             merges: merges.iter().map(|&m| m.to_owned()).collect(),
             bos: Some(n as u32 - 2),
             tokens,
-            token_type,
+            token_types,
             ..Default::default()
         }
     }
@@ -197,13 +173,13 @@ mod tests {
         assert_eq!(tokenizer.encode("<|im_end|>", EncodeOptions::TEXT).unwrap().len(), 10);
         assert!(tokenizer.is_end(257) && tokenizer.is_special(256) && !tokenizer.is_special(97));
         assert_eq!(tokenizer.token_bytes(257).unwrap(), b"<|im_end|>");
-        let quiet = GgufVocabulary { add_bos: Some(false), ..metadata("llama-bpe", &[]) };
+        let quiet = GgufTokenizer { add_bos: Some(false), ..metadata("llama-bpe", &[]) };
         assert!(Tokenizer::from_gguf("m.gguf", &quiet).unwrap().prefix().is_empty());
     }
 
     #[test]
     fn what_is_unknown_or_broken_is_refused_by_name() {
-        let message = |change: fn(&mut GgufVocabulary)| {
+        let message = |change: fn(&mut GgufTokenizer)| {
             let mut metadata = metadata("gpt-2", &["a b"]);
             change(&mut metadata);
             Tokenizer::from_gguf("m.gguf", &metadata).err().expect("an error").to_string()
@@ -213,8 +189,8 @@ mod tests {
         assert!(message(|m| m.pre = None).contains("tokenizer.ggml.pre"));
         assert!(message(|m| m.merges.push("xy".into())).contains("'xy'"));
         assert!(message(|m| m.merges.push("x y".into())).contains("broken"));
-        assert!(message(|m| m.token_type.truncate(3)).contains("3 token types"));
-        assert!(message(|m| m.end = vec![9999]).contains("9999"));
+        assert!(message(|m| m.token_types.truncate(3)).contains("3 token types"));
+        assert!(message(|m| m.eos = Some(9999)).contains("9999"));
         assert!(message(|m| m.tokens[5] = m.tokens[6].clone()).contains("tokens 5 and 6"));
     }
 

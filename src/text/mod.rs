@@ -4,6 +4,7 @@
 //! * [`StreamDecoder`]: token bytes to text that never splits a character.
 //! * [`Sampler`]: the next token from a row of logits.
 
+mod checkpoint_tokenizer;
 mod gguf_vocabulary;
 mod hugging_face;
 mod open;
@@ -14,7 +15,6 @@ mod token_table;
 mod tokenizer;
 mod vocabulary_file;
 
-pub use gguf_vocabulary::GgufVocabulary;
 pub use sampler::{Sampler, SamplerOptions, greedy};
 pub use stream::StreamDecoder;
 pub use tokenizer::{EncodeOptions, Tokenizer};
