@@ -11,10 +11,24 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use super::hugging_face::HuggingFace;
 use super::tokenizer::{Marks, Tokenizer};
 use crate::error::{Error, Result};
+use crate::weights::Checkpoint;
 
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 impl Tokenizer {
+    /// What `--tokenizer` names: `gpt2`, `bytes`, a GGUF file, or what [`Tokenizer::open`] takes.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "gpt2" => Ok(Self::gpt2()),
+            "bytes" => Ok(Self::bytes()),
+            path if path.ends_with(".gguf") => Self::for_checkpoint(&Checkpoint::open(Path::new(path), &[])?),
+            path if Path::new(path).exists() => Self::open(Path::new(path)),
+            other => Err(Error::Tokenizer(format!(
+                "'{other}' is neither gpt2 nor bytes, and there is no such file or directory"
+            ))),
+        }
+    }
+
     /// Reads a tokenizer from a directory (`tokenizer.json`, else `vocab.json` with `merges.txt`, else llm.c's
     /// `gpt2_tokenizer.bin`), from one of these files, or from the C++ ancestor's vocabulary file. Configuration files beside
     /// it (`generation_config.json`, `config.json`, `tokenizer_config.json`) say which tokens end a text.
@@ -188,6 +202,8 @@ mod tests {
         assert!(Tokenizer::find_in(directory.path()).unwrap().is_none());
         assert!(Tokenizer::open(directory.path()).err().unwrap().to_string().contains("no tokenizer here"));
         assert!(Tokenizer::open(&directory.path().join("absent.bin")).is_err());
+        assert!(Tokenizer::named("gpt3").err().unwrap().to_string().contains("neither gpt2 nor bytes"));
+        assert_eq!(Tokenizer::named("bytes").unwrap().vocab_size(), 256);
         std::fs::write(directory.path().join("tokenizer.json"), "{").unwrap();
         let message = Tokenizer::open(directory.path()).err().unwrap().to_string();
         assert!(message.contains("tokenizer.json"), "{message}");

@@ -162,7 +162,7 @@ mod tests {
     const FIRST: &[u16] = &[START, 34, 7, 1, 4, 2, 10, 11, 1, 20, 1, 21, 2, 22, 23, 1, 24];
 
     fn message(bytes: &[u8]) -> String {
-        EvalFile::parse(Path::new("e.bin"), bytes).err().expect("an error").to_string()
+        EvalFile::parse(Path::new("e.bin"), bytes).expect_err("an error").to_string()
     }
 
     #[test]
