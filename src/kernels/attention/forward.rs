@@ -1,7 +1,9 @@
 //! Attention of a block of query rows over the keys before each.
 #![allow(unsafe_code)]
 
-use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, Start, copy_row, padded, row_pointers, transpose_tile};
+use super::tile::{
+    BLOCK_ROWS, KEY_TILE, PAD, Product, Start, copy_row, direct_scores, padded, row_pointers, transpose_tile,
+};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::math::exp;
 use crate::kernels::vector::stored::Stored;
@@ -86,6 +88,22 @@ struct Parts {
     scores: *mut f32,
 }
 
+/// Where the rows of one tile are.
+struct Tile<E> {
+    /// Absolute position of its first key.
+    first: usize,
+    /// Keys in it.
+    count: usize,
+    /// Whether scores are computed from the key rows instead of the transposed tile.
+    direct_keys: bool,
+    keys: [*const E; KEY_TILE],
+    /// Key rows of the next tile (this one's where there are none): wanted in the cache soon.
+    next: [*const E; KEY_TILE],
+    /// Value rows as f32, padded to whole vectors.
+    values: *const f32,
+    value_stride: usize,
+}
+
 impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
     type Output = ();
     #[inline(always)]
@@ -98,11 +116,11 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
             let mut first_key = 0;
             while first_key < self.keys_needed {
                 let count = KEY_TILE.min(self.keys_needed - first_key);
-                let value_rows = self.load_tile(s, parts, first_key, count, vectors);
+                let tile = self.load_tile(s, parts, first_key, count, vectors);
                 let mut v = 0;
                 while v < vectors {
                     let n = BLOCK_ROWS.min(vectors - v);
-                    self.block(s, parts, v, n, first_key, value_rows);
+                    self.block(s, parts, v, n, &tile);
                     v += n;
                 }
                 first_key += KEY_TILE;
@@ -162,68 +180,44 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
     }
 
-    /// Transposes the keys of a tile; returns where its value rows are and their stride.
+    /// Finds the rows of a tile, and for more than one block of vectors transposes the keys and brings the values together.
     #[inline(always)]
-    unsafe fn load_tile<S: Simd>(
-        &self,
-        s: S,
-        parts: Parts,
-        first: usize,
-        count: usize,
-        vectors: usize,
-    ) -> (*const f32, usize) {
+    unsafe fn load_tile<S: Simd>(&self, s: S, parts: Parts, first: usize, count: usize, vectors: usize) -> Tile<E> {
         let d = self.head_dim();
-        // Few vectors read the values once, from where they are; many gain from rows that lie together.
-        let in_place = E::IS_F32 && self.values.is_contiguous() && d.is_multiple_of(PAD) && vectors <= BLOCK_ROWS;
-        let key_rows = row_pointers(self.keys, first, count);
+        let keys = row_pointers(self.keys, first, count);
         let value_rows = row_pointers(self.values, first, count);
-        if vectors <= BLOCK_ROWS {
-            self.prefetch(s, first + KEY_TILE, &value_rows[..count]);
+        let direct_keys = vectors <= BLOCK_ROWS;
+        let mut next = keys;
+        if direct_keys && first + KEY_TILE < self.keys_needed {
+            let known = KEY_TILE.min(self.keys_needed - first - KEY_TILE);
+            next[..known].copy_from_slice(&row_pointers(self.keys, first + KEY_TILE, known)[..known]);
         }
         // SAFETY: the pointers are of rows of d elements, and the parts hold a tile.
         unsafe {
-            transpose_tile(s, &key_rows[..count], d, parts.keys);
-            if in_place {
-                return (value_rows[0].cast(), self.values.stride());
+            if !direct_keys {
+                transpose_tile(s, &keys[..count], d, parts.keys);
             }
-            for (i, &row) in value_rows[..count].iter().enumerate() {
-                copy_row(s, row, d, 1.0, parts.values.add(i * padded(d)));
-            }
-        }
-        (parts.values.cast_const(), padded(d))
-    }
-
-    /// Asks for this tile's values and the next tile's keys while this tile's keys are transposed.
-    #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, next: usize, values: &[*const E]) {
-        let line = 64 / size_of::<E>();
-        for (i, &value) in values.iter().enumerate() {
-            let key = (next + i < self.keys_needed).then(|| self.keys.row_ptr(next + i));
-            for at in (0..self.head_dim()).step_by(line) {
-                s.prefetch(value.wrapping_add(at));
-                if let Some(key) = key {
-                    s.prefetch(key.wrapping_add(at));
+            let direct_values = E::IS_F32 && direct_keys && self.values.is_contiguous() && d.is_multiple_of(PAD);
+            let (values, value_stride) = if direct_values {
+                (value_rows[0].cast(), self.values.stride())
+            } else {
+                for (i, &row) in value_rows[..count].iter().enumerate() {
+                    copy_row(s, row, d, 1.0, parts.values.add(i * padded(d)));
                 }
-            }
+                (parts.values.cast_const(), padded(d))
+            };
+            Tile { first, count, direct_keys, keys, next, values, value_stride }
         }
     }
 
     /// One tile for `n` ≤ BLOCK_ROWS vectors from vector `v` on.
     #[inline(always)]
-    unsafe fn block<S: Simd>(
-        &self,
-        s: S,
-        parts: Parts,
-        v: usize,
-        n: usize,
-        first_key: usize,
-        (values, value_stride): (*const f32, usize),
-    ) {
+    unsafe fn block<S: Simd>(&self, s: S, parts: Parts, v: usize, n: usize, tile: &Tile<E>) {
         let d = self.head_dim();
         let mut limits = [0; BLOCK_ROWS];
-        for i in 0..n {
+        for (i, limit) in limits[..n].iter_mut().enumerate() {
             let position = self.positions[(v + i) / self.group] as usize;
-            limits[i] = (position + 1).saturating_sub(first_key).min(KEY_TILE);
+            *limit = (position + 1).saturating_sub(tile.first).min(KEY_TILE);
         }
         let most = limits[..n].iter().copied().fold(0, usize::max);
         let least = limits[..n].iter().copied().fold(KEY_TILE, usize::min);
@@ -232,24 +226,28 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
         // SAFETY: the parts hold the vectors and the tile; products end at the limits, which are within the tile.
         unsafe {
-            let scores = Product {
-                a: parts.q.add(v * d),
-                a_row: d,
-                a_k: 1,
-                b: parts.keys,
-                b_k: KEY_TILE,
-                c: parts.scores,
-                c_row: KEY_TILE,
-            };
-            scores.rows(s, n, most.div_ceil(S::LANES), (0, d), Start::Zero);
+            let q = parts.q.add(v * d);
+            if tile.direct_keys {
+                let (rows, ahead) = (&tile.keys[..most.min(tile.count)], &tile.next[..]);
+                match n {
+                    1 => direct_scores::<S, E, 1>(s, rows, ahead, d, q, parts.scores),
+                    2 => direct_scores::<S, E, 2>(s, rows, ahead, d, q, parts.scores),
+                    3 => direct_scores::<S, E, 3>(s, rows, ahead, d, q, parts.scores),
+                    _ => direct_scores::<S, E, 4>(s, rows, ahead, d, q, parts.scores),
+                }
+            } else {
+                let (b, c) = (parts.keys.cast_const(), parts.scores);
+                let scores = Product { a: q, a_row: d, a_k: 1, b, b_k: KEY_TILE, c, c_row: KEY_TILE };
+                scores.rows(s, n, most.div_ceil(S::LANES), (0, d), Start::Zero);
+            }
             let mut factors = [1.0; PAD];
             softmax_block(s, parts, v, &limits[..n], &mut factors);
             let sums = Product {
                 a: parts.scores,
                 a_row: KEY_TILE,
                 a_k: 1,
-                b: values,
-                b_k: value_stride,
+                b: tile.values,
+                b_k: tile.value_stride,
                 c: parts.o.add(v * padded(d)),
                 c_row: padded(d),
             };
@@ -257,7 +255,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             sums.rows(s, n, width, (0, least), Start::Scaled(factors.as_ptr()));
             for (i, &limit) in limits[..n].iter().enumerate() {
                 if limit > least {
-                    sums.from_row(i).rows(s, 1, width, (least, limit), Start::Keep);
+                    sums.after(i).rows(s, 1, width, (least, limit), Start::Keep);
                 }
             }
         }

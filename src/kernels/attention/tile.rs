@@ -122,10 +122,10 @@ impl Product {
         s.call(Rows { product: self, rows, vectors, ks, start });
     }
 
-    /// The same product without its first `row` rows.
+    /// The same product without its first `rows` rows.
     #[inline(always)]
-    pub fn from_row(self, row: usize) -> Self {
-        Product { a: self.a.wrapping_add(row * self.a_row), c: self.c.wrapping_add(row * self.c_row), ..self }
+    pub fn after(self, rows: usize) -> Self {
+        Product { a: self.a.wrapping_add(rows * self.a_row), c: self.c.wrapping_add(rows * self.c_row), ..self }
     }
 }
 
@@ -178,8 +178,73 @@ pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width:
         while column < width {
             let count = S::LANES.min(width - column);
             // SAFETY: the caller's contract; first + LANES ≤ KEY_TILE as LANES divides it.
-            unsafe { s.transpose(group, column, count, dst.add(column * KEY_TILE + first), KEY_TILE) };
+            unsafe {
+                let block = s.load_transposed(group, column, count);
+                let to = dst.add(column * KEY_TILE + first);
+                if count == S::LANES {
+                    for j in 0..S::LANES {
+                        s.store(to.add(j * KEY_TILE), block.as_ref()[j]);
+                    }
+                } else {
+                    for j in 0..count {
+                        s.store(to.add(j * KEY_TILE), block.as_ref()[j]);
+                    }
+                }
+            }
             column += count;
+        }
+        first += S::LANES;
+    }
+}
+
+/// Scores of `N` queries against the keys `rows` of one tile, straight from the key rows: `out[i · KEY_TILE + key]`, each the
+/// chain that [`Product`] makes over the transposed tile. While it reads a key it asks the cache for the same part of its row
+/// of `ahead`.
+///
+/// # Safety
+/// `width` elements are readable at each pointer of `rows`; `queries` holds `N · width` floats, `out` `N · KEY_TILE`.
+#[inline(always)]
+pub unsafe fn direct_scores<S: Simd, E: Stored, const N: usize>(
+    s: S,
+    rows: &[*const E],
+    ahead: &[*const E],
+    width: usize,
+    queries: *const f32,
+    out: *mut f32,
+) {
+    let mut first = 0;
+    while first < rows.len() {
+        let end = rows.len().min(first + S::LANES);
+        let mut acc = [s.splat(0.0); N];
+        let mut column = 0;
+        while column < width {
+            let count = S::LANES.min(width - column);
+            for i in first..end {
+                s.prefetch(ahead[i].wrapping_add(column));
+            }
+            // SAFETY: the caller's contract.
+            unsafe {
+                let block = s.load_transposed(&rows[first..end], column, count);
+                let q = queries.add(column);
+                if count == S::LANES {
+                    for j in 0..S::LANES {
+                        for n in 0..N {
+                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), block.as_ref()[j], acc[n]);
+                        }
+                    }
+                } else {
+                    for j in 0..count {
+                        for n in 0..N {
+                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), block.as_ref()[j], acc[n]);
+                        }
+                    }
+                }
+            }
+            column += count;
+        }
+        for n in 0..N {
+            // SAFETY: LANES divides KEY_TILE, so the vector is inside row n of the output.
+            unsafe { s.store(out.add(n * KEY_TILE + first), acc[n]) };
         }
         first += S::LANES;
     }

@@ -35,6 +35,7 @@ fn first_lanes(n: usize) -> __m256i {
 
 impl Simd for Avx2 {
     type V = __m256;
+    type Block = [__m256; 8];
     const LANES: usize = 8;
     const TILE_VECTORS: usize = 2;
 
@@ -188,15 +189,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn transpose<E: Stored>(self, rows: &[*const E], column: usize, count: usize, dst: *mut f32, stride: usize) {
+    unsafe fn load_transposed<E: Stored>(self, rows: &[*const E], column: usize, count: usize) -> Self::Block {
         let mut r = [self.splat(0.0); 8];
-        for i in 0..8 {
-            if i < rows.len() {
+        if rows.len() == 8 && count == 8 {
+            for i in 0..8 {
                 // SAFETY: the caller's contract.
-                r[i] = unsafe {
-                    let p = rows[i].add(column);
-                    if count == 8 { E::load(self, p) } else { E::load_partial(self, p, count) }
-                };
+                r[i] = unsafe { E::load(self, rows[i].add(column)) };
+            }
+        } else {
+            for i in 0..rows.len().min(8) {
+                // SAFETY: the caller's contract.
+                r[i] = unsafe { E::load_partial(self, rows[i].add(column), count) };
             }
         }
         cpu!({
@@ -217,11 +220,6 @@ impl Simd for Avx2 {
             }
             r = a;
         });
-        for j in 0..8 {
-            if j < count {
-                // SAFETY: the caller's contract.
-                unsafe { self.store(dst.add(j * stride), r[j]) };
-            }
-        }
+        r
     }
 }

@@ -35,6 +35,7 @@ fn first_lanes(n: usize) -> __mmask16 {
 
 impl Simd for Avx512 {
     type V = __m512;
+    type Block = [__m512; 16];
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 4;
 
@@ -183,15 +184,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn transpose<E: Stored>(self, rows: &[*const E], column: usize, count: usize, dst: *mut f32, stride: usize) {
+    unsafe fn load_transposed<E: Stored>(self, rows: &[*const E], column: usize, count: usize) -> Self::Block {
         let mut r = [self.splat(0.0); 16];
-        for i in 0..16 {
-            if i < rows.len() {
+        if rows.len() == 16 && count == 16 {
+            for i in 0..16 {
                 // SAFETY: the caller's contract.
-                r[i] = unsafe {
-                    let p = rows[i].add(column);
-                    if count == 16 { E::load(self, p) } else { E::load_partial(self, p, count) }
-                };
+                r[i] = unsafe { E::load(self, rows[i].add(column)) };
+            }
+        } else {
+            for i in 0..rows.len().min(16) {
+                // SAFETY: the caller's contract.
+                r[i] = unsafe { E::load_partial(self, rows[i].add(column), count) };
             }
         }
         cpu!({
@@ -217,11 +220,6 @@ impl Simd for Avx512 {
                 r[i + 8] = _mm512_shuffle_f32x4::<0xDD>(a[i], a[i + 8]);
             }
         });
-        for j in 0..16 {
-            if j < count {
-                // SAFETY: the caller's contract.
-                unsafe { self.store(dst.add(j * stride), r[j]) };
-            }
-        }
+        r
     }
 }

@@ -24,6 +24,8 @@ use super::isa::Isa;
 pub trait Simd: Copy {
     /// The vector.
     type V: Copy;
+    /// `LANES` vectors.
+    type Block: AsRef<[Self::V]>;
     /// Lanes of a vector.
     const LANES: usize;
     /// Vectors side by side in a tile product, chosen to fill the registers beside four rows.
@@ -95,19 +97,11 @@ pub trait Simd: Copy {
     /// Runs `kernel` for the same instruction set, as a call of its own: keeps large bodies from being inlined many times.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
 
-    /// Transposes a block: `dst[j · stride + i] = column j of source row i` for `LANES` rows, the first `count` columns.
-    /// Row `i` is at `rows[i]`, converted to f32 by `E`; rows from `rows.len()` on count as zero.
+    /// Loads a block transposed: vector `j` of the result is column `column + j` of the rows, for `j` < `count`; lane `i` belongs
+    /// to `rows[i]`, converted to f32, and is zero beyond `rows.len()`. Vectors from `count` on are zero.
     /// # Safety
-    /// `count` ≤ `LANES` elements are readable at each pointer of `rows` (at most `LANES` of them), after adding `column`;
-    /// `LANES` floats are writable at each of the `count` destination rows.
-    unsafe fn transpose<E: stored::Stored>(
-        self,
-        rows: &[*const E],
-        column: usize,
-        count: usize,
-        dst: *mut f32,
-        stride: usize,
-    );
+    /// `count` ≤ `LANES` elements are readable at each pointer of `rows` (at most `LANES` of them), after adding `column`.
+    unsafe fn load_transposed<E: stored::Stored>(self, rows: &[*const E], column: usize, count: usize) -> Self::Block;
 }
 
 /// The body of a kernel, generic over the vector. Implement `run` with `#[inline(always)]`.

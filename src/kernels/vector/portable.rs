@@ -22,6 +22,7 @@ macro_rules! lanes {
 
 impl Simd for Portable {
     type V = [f32; LANES];
+    type Block = [Self::V; LANES];
     const LANES: usize = LANES;
     const TILE_VECTORS: usize = 1;
 
@@ -155,15 +156,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn transpose<E: Stored>(self, rows: &[*const E], column: usize, count: usize, dst: *mut f32, stride: usize) {
+    unsafe fn load_transposed<E: Stored>(self, rows: &[*const E], column: usize, count: usize) -> Self::Block {
+        let mut block = [[0.0; LANES]; LANES];
         for j in 0..count {
-            for i in 0..LANES {
-                // SAFETY: the caller's contract: `count` elements after `column` in each row, LANES floats per destination row.
-                unsafe {
-                    let x = if i < rows.len() { rows[i].add(column + j).read_unaligned().widen() } else { 0.0 };
-                    *dst.add(j * stride + i) = x;
-                }
+            for i in 0..rows.len().min(LANES) {
+                // SAFETY: the caller's contract: `count` elements after `column` in each row.
+                block[j][i] = unsafe { rows[i].add(column + j).read_unaligned() }.widen();
             }
         }
+        block
     }
 }
