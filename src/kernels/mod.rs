@@ -10,6 +10,7 @@ pub mod norm_backward;
 pub mod philox;
 pub mod quant;
 pub mod reduce;
+pub mod roofline;
 pub mod rope;
 pub mod vector;
 pub mod view;

@@ -1,5 +1,6 @@
 //! What happens to finished sums while they are in the first-level cache.
 
+use crate::kernels::isa::Isa;
 use crate::kernels::view::{View, ViewMut};
 
 /// Takes finished pieces of output rows.
@@ -14,8 +15,8 @@ pub trait PairEpilogue {
     fn row(&mut self, row: usize, first_column: usize, first: &mut [f32], second: &mut [f32]);
 }
 
-/// Applies an elementwise function in place.
-pub type Activation = fn(&mut [f32]);
+/// Applies an elementwise function in place, as the functions of [`crate::kernels::activation`] do.
+pub type Activation = fn(Isa, &mut [f32]);
 
 /// What is added to the outputs after bias and activation.
 pub enum Residual<'a> {
@@ -29,6 +30,8 @@ pub enum Residual<'a> {
 
 /// The usual epilogue: `out = activation(y + bias) + residual`, spread over one or more column-split outputs.
 pub struct Output<'a, 'b> {
+    /// For the activation.
+    pub isa: Isa,
     /// Outputs side by side: the first takes columns `0 .. width`, the next the following ones. Row `i` of the product is row `i` of each.
     pub parts: &'b mut [ViewMut<'a, f32>],
     /// One value per column.
@@ -47,7 +50,7 @@ impl Epilogue for Output<'_, '_> {
             }
         }
         if let Some(activation) = self.activation {
-            activation(values);
+            activation(self.isa, values);
         }
         if let Residual::Add(residual) = &self.residual {
             for (v, r) in values.iter_mut().zip(&residual.row(row)[first_column..]) {

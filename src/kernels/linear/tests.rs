@@ -101,7 +101,8 @@ impl Case {
         for tile in (0..grid.tiles()).rev() {
             let (panels, blocks) = grid.tile(tile);
             let mut parts = [ViewMut::new(&mut out, rows, self.n + 1, self.n)];
-            let mut epilogue = Output { parts: &mut parts, bias: None, activation: None, residual: Residual::None };
+            let mut epilogue =
+                Output { isa, parts: &mut parts, bias: None, activation: None, residual: Residual::None };
             product(&self.matrix(), panels, &x, blocks, &mut epilogue);
         }
         (0..rows).flat_map(|r| out[r * (self.n + 1)..][..self.n].to_vec()).collect()
@@ -241,9 +242,10 @@ fn epilogues_split_add_and_activate() {
         let mut parts =
             [ViewMut::new(&mut a, rows, 40, 40), ViewMut::new(&mut b, rows, 3, 3), ViewMut::new(&mut c, rows, 27, 27)];
         let mut epilogue = Output {
+            isa: Isa::Portable,
             parts: &mut parts,
             bias: Some(&bias),
-            activation: Some(|v| v.iter_mut().for_each(|v| *v *= 2.0)),
+            activation: Some(|_, v| v.iter_mut().for_each(|v| *v *= 2.0)),
             residual: if in_place { Residual::InPlace } else { Residual::Add(View::new(&residual, rows, n, n)) },
         };
         product(&case.matrix(), 0..3, &x, 0..blocks.count(), &mut epilogue);
