@@ -1,5 +1,6 @@
 //! An open checkpoint: its configuration, its tensors, and the maps they live in.
 
+use super::layout::Parameter;
 use super::mapped::MappedFile;
 use super::model_config::ModelConfig;
 use super::nearest::nearest;
@@ -188,6 +189,15 @@ impl Checkpoint {
         self.check_len(&tensor, out)?;
         tensor.read_f32_as(wanted, out);
         Ok(())
+    }
+
+    /// Dequantises `parameter` to `out` as Hugging Face stores it, after checking its shape.
+    pub fn read_parameter(&self, parameter: &Parameter, out: &mut [f32]) -> Result<()> {
+        self.require(&parameter.name, &parameter.shape, parameter.orientation)?;
+        match parameter.orientation {
+            Some(orientation) => self.read_f32_as(&parameter.name, orientation, out),
+            None => self.read_f32(&parameter.name, out),
+        }
     }
 
     /// Gives the mapped pages of `name` back to the system; reading the tensor again maps them anew.

@@ -11,6 +11,7 @@
 //! but headers until a tensor is asked for.
 
 mod checkpoint;
+pub mod export;
 mod files;
 pub mod gguf;
 pub mod hf;
@@ -22,9 +23,11 @@ mod model_config;
 mod nearest;
 pub mod raw;
 mod tensors;
+mod tokenizer_json;
 mod tokenizer_source;
 
 pub use checkpoint::{Checkpoint, Format};
+pub use export::{Export, ExportFormat};
 pub use layout::{Parameter, parameters};
 pub use model_config::{ConstValue, Family, ModelConfig};
 pub use nearest::nearest;

@@ -150,7 +150,6 @@ pub(super) fn split_pairs(stored: &[u8], row_bytes: usize, head: usize) -> Vec<u
     out
 }
 
-#[cfg(test)]
 /// Applies [`RowOrder::AdjacentPairs`] to rows of `row` values: the inverse of [`split_pairs`].
 pub(super) fn join_pairs<T: Copy>(values: &[T], row: usize, head: usize) -> Vec<T> {
     let mut out = Vec::with_capacity(values.len());

@@ -46,6 +46,10 @@ pub struct GgufTokenizer {
     pub bos: Option<u32>,
     /// Token that ends a sequence.
     pub eos: Option<u32>,
+    /// Token that ends a turn of a conversation.
+    pub end_of_turn: Option<u32>,
+    /// Token that ends a message that calls a tool.
+    pub end_of_message: Option<u32>,
     /// Token for text outside the vocabulary.
     pub unknown: Option<u32>,
     /// Token that pads a batch.

@@ -25,7 +25,9 @@ pub(super) fn read(header: &Header, path: &Path) -> Result<(ModelConfig, Option<
     };
     let tokenizer = tokenizer(&metadata)?;
     config.bos = metadata.token("tokenizer.ggml.bos_token_id")?;
-    config.eos = metadata.token("tokenizer.ggml.eos_token_id")?.into_iter().collect();
+    for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+        config.eos.extend(metadata.token(&format!("tokenizer.ggml.{key}"))?);
+    }
     Ok((config, tokenizer))
 }
 
@@ -109,6 +111,8 @@ fn tokenizer(m: &Metadata<'_>) -> Result<Option<GgufTokenizer>> {
         merges: m.texts("tokenizer.ggml.merges")?.unwrap_or_default().to_vec(),
         bos: m.token("tokenizer.ggml.bos_token_id")?,
         eos: m.token("tokenizer.ggml.eos_token_id")?,
+        end_of_turn: m.token("tokenizer.ggml.eot_token_id")?,
+        end_of_message: m.token("tokenizer.ggml.eom_token_id")?,
         unknown: m.token("tokenizer.ggml.unknown_token_id")?,
         padding: m.token("tokenizer.ggml.padding_token_id")?,
         add_bos: m.boolean("tokenizer.ggml.add_bos_token")?,

@@ -9,9 +9,9 @@ use crate::tensor::{DType, Shape};
 use std::collections::{HashMap, HashSet};
 
 /// The version that is read.
-const VERSION: u32 = 3;
+pub const VERSION: u32 = 3;
 /// Where the data starts is a multiple of this, unless `general.alignment` says otherwise.
-const DEFAULT_ALIGNMENT: usize = 32;
+pub const DEFAULT_ALIGNMENT: usize = 32;
 /// Most dimensions of a tensor.
 const MAX_DIMS: usize = 4;
 

@@ -1,10 +1,10 @@
 //! GGUF v3 (llama.cpp): typed metadata, tensor table, aligned data. Specification: `docs/gguf.md` of the ggml project.
 
 mod config;
-mod header;
-mod names;
+pub(super) mod header;
+pub(super) mod names;
 mod reader;
-mod value;
+pub(super) mod value;
 
 use super::checkpoint::{Format, Parts};
 use super::mapped::MappedFile;
@@ -16,7 +16,7 @@ use crate::tensor::{DType, Shape};
 use header::{Header, StoredTensor};
 
 /// Type numbers of GGUF tensors that are read, from `ggml.h`.
-const TYPES: [(u32, DType); 11] = [
+pub(super) const TYPES: [(u32, DType); 11] = [
     (0, DType::F32),
     (1, DType::F16),
     (2, DType::Q4_0),

@@ -49,7 +49,7 @@ fn table(family: Family) -> Table {
 }
 
 /// Hugging Face's name of the GGUF tensor `name`, if a model of `layers` layers has it.
-pub(in super::super) fn hugging_face(family: Family, name: &str, layers: usize) -> Option<String> {
+pub fn hugging_face(family: Family, name: &str, layers: usize) -> Option<String> {
     let (outside, modules, prefix) = table(family);
     if let Some((_, hf)) = outside.iter().find(|(gguf, _)| *gguf == name) {
         return Some(hf.to_string());
@@ -63,9 +63,8 @@ pub(in super::super) fn hugging_face(family: Family, name: &str, layers: usize) 
     (known && layer < layers && layer.to_string() == number).then(|| format!("{prefix}{layer}.{hf}.{part}"))
 }
 
-#[cfg(test)]
 /// GGUF's name of the Hugging Face tensor `name`.
-pub(in super::super) fn gguf(family: Family, name: &str) -> Option<String> {
+pub fn gguf(family: Family, name: &str) -> Option<String> {
     let (outside, modules, prefix) = table(family);
     if let Some((gguf, _)) = outside.iter().find(|(_, hf)| *hf == name) {
         return Some(gguf.to_string());
@@ -82,7 +81,7 @@ pub(super) fn is_linear(family: Family, name: &str) -> bool {
 }
 
 /// Whether converters reorder the rows of the Hugging Face tensor `name` for rotation of adjacent pairs.
-pub(in super::super) fn is_rotated(name: &str) -> bool {
+pub fn is_rotated(name: &str) -> bool {
     name.ends_with(".self_attn.q_proj.weight") || name.ends_with(".self_attn.k_proj.weight")
 }
 

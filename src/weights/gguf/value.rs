@@ -6,7 +6,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 /// One value. Integers of all widths are [`Value::Int`] (or [`Value::Big`] beyond i64).
 #[derive(Clone, Debug, PartialEq)]
-pub(in super::super) enum Value {
+pub enum Value {
     Int(i64),
     /// An unsigned number that i64 cannot hold.
     Big(u64),
@@ -23,7 +23,7 @@ pub(in super::super) enum Value {
 }
 
 /// Type numbers of values.
-pub(in super::super) mod kind {
+pub mod kind {
     pub const U8: u32 = 0;
     pub const I8: u32 = 1;
     pub const U16: u32 = 2;
@@ -56,7 +56,7 @@ fn least_bytes(kind: u32) -> Option<usize> {
 
 impl Value {
     /// Reads the value of `key`: u32 type, then the value.
-    pub fn read(reader: &mut Reader<'_>, key: &str) -> Result<Value> {
+    pub(super) fn read(reader: &mut Reader<'_>, key: &str) -> Result<Value> {
         let at = reader.at();
         let kind = reader.u32(key)?;
         Value::of_kind(reader, key, kind, at, 0)

@@ -1,0 +1,58 @@
+//! llm.c model files, versions 3 (f32) and 5 (bf16).
+
+use super::super::llmc::{HEADER_BYTES, MAGIC, file_order};
+use super::super::model_config::Family;
+use super::super::tensors::{Orientation, transpose};
+use super::atomic::{put, write_atomically};
+use super::{Export, ReadParameter, encode, values_of};
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+use byteorder::{ByteOrder, LittleEndian};
+use std::path::Path;
+
+/// Vocabularies are padded to a multiple of this.
+const PADDING: usize = 128;
+/// The one epsilon that llm.c knows.
+const EPS: f64 = 1e-5;
+
+/// Writes the file.
+pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>) -> Result<()> {
+    let config = export.config;
+    let refuse = |why: &str| Err(Error::file(path, format!("llm.c cannot hold this model: {why}")));
+    if config.family != Family::Gpt2 {
+        return refuse("it is not a GPT-2");
+    }
+    let dim = |name: &str| config.dim(name);
+    let (v, t, c, h, l) = (dim("V")?, dim("T")?, dim("C")?, dim("H")?, dim("L")?);
+    if !config.tied() {
+        return refuse("its head is not the token embedding");
+    }
+    if dim("F")? != 4 * c {
+        return refuse("its inner width is not four times its channels");
+    }
+    if config.float("eps")? != EPS {
+        return refuse("the epsilon of its norms is not 1e-5");
+    }
+    let padded = v.next_multiple_of(PADDING);
+    let mut header = vec![0; HEADER_BYTES];
+    let version = if export.dtype == DType::BF16 { 5 } else { 3 };
+    for (i, value) in [MAGIC as usize, version, t, v, l, h, c, padded].into_iter().enumerate() {
+        LittleEndian::write_u32(&mut header[4 * i..], value as u32);
+    }
+    write_atomically(path, |w| {
+        put(w, path, &header)?;
+        for p in file_order(export.parameters()?) {
+            let mut values = values_of(&p, read)?;
+            if let (Some(Orientation::InOut), &[rows, columns]) = (p.orientation, p.shape.dims()) {
+                let mut turned = vec![0.0; values.len()];
+                transpose(&values, rows, columns, &mut turned);
+                values = turned;
+            }
+            if p.name == "wte.weight" {
+                values.resize(padded * c, 0.0);
+            }
+            put(w, path, &encode(export.dtype, &values))?;
+        }
+        Ok(())
+    })
+}
