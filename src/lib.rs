@@ -2,7 +2,11 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod exec;
+pub mod graph;
 pub mod kernels;
+pub mod ops;
+pub mod passes;
 pub mod plan;
 pub mod tensor;
 pub mod text;

@@ -1,3 +1,131 @@
-//! From a scheduled graph to offsets in one arena.
+//! Memory plans: lifespans → placement → independent verification → file.
+//!
+//! Offsets and sizes are bytes everywhere. The arena is `[persistent | transient | scratch of each worker]`.
 
+pub mod buffers;
+pub mod container;
+pub mod file;
 pub mod placement;
+pub mod verify;
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::ops::Capacity;
+use crate::passes::{self, Mode, alias::Aliases};
+pub use buffers::{BufferKind, PlanBuffer};
+use serde::{Deserialize, Serialize};
+
+/// Alignment of every buffer and of the arena, in bytes: a cache line, and the widest vector.
+pub const ALIGN: u64 = 64;
+
+/// A planned graph: all that the executor needs beside weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What the plan is for.
+    pub mode: Mode,
+    /// The lowered graph, in execution order.
+    pub graph: Graph,
+    /// Largest live sizes.
+    pub capacity: Capacity,
+    /// For each tensor, the operand whose memory it takes over.
+    pub aliases: Aliases,
+    /// Every buffer, with its offset in the arena.
+    pub buffers: Vec<PlanBuffer>,
+    /// The buffer of each tensor; `None` for parameters that live outside the arena.
+    pub tensor_buffer: Vec<Option<u32>>,
+    /// For each node, its shared scratch buffer, if it has one.
+    pub node_scratch: Vec<Option<u32>>,
+    /// Totals.
+    pub totals: Totals,
+}
+
+/// Sizes of a plan in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Buffers that live from call to call, at the start of the arena.
+    pub persistent: u64,
+    /// Most transient bytes live at one step: the lower bound of `transient`.
+    pub max_load: u64,
+    /// What placement reached for the transient part.
+    pub transient: u64,
+    /// Scratch of one worker.
+    pub scratch_per_worker: u64,
+}
+
+impl Totals {
+    /// Bytes of the arena for a number of workers.
+    pub fn arena(&self, workers: usize) -> u64 {
+        self.persistent + self.transient + self.scratch_per_worker * workers as u64
+    }
+
+    /// (reached − bound) / bound of the transient part; 0 when nothing is transient.
+    pub fn fragmentation(&self) -> f64 {
+        if self.max_load == 0 { 0.0 } else { (self.transient - self.max_load) as f64 / self.max_load as f64 }
+    }
+}
+
+/// Plans a graph for a mode and sizes: passes, aliasing, lifespans, placement, verification.
+///
+/// # Errors
+/// What a pass refuses; sizes of zero; an arena that overflows.
+pub fn compile(graph: Graph, mode: Mode, capacity: Capacity) -> Result<Plan> {
+    let Capacity { slots, context, step_rows, wanted_rows } = capacity;
+    if [slots, context, step_rows, wanted_rows].contains(&0) {
+        return Err(Error::Plan("slots, rows and step rows must be at least 1".into()));
+    }
+    if mode != Mode::Train && (wanted_rows > step_rows || step_rows > slots.saturating_mul(context)) {
+        return Err(Error::Plan(format!(
+            "{step_rows} rows a call with {wanted_rows} wanted do not fit {slots} slots of {context} rows; lower --step-rows"
+        )));
+    }
+    let graph = passes::lower(graph, mode)?;
+    let aliases = passes::alias::choose(&graph);
+    assemble(graph, mode, capacity, aliases)
+}
+
+/// Lifespans and placement of a lowered graph.
+fn assemble(graph: Graph, mode: Mode, capacity: Capacity, aliases: Aliases) -> Result<Plan> {
+    let mut layout = buffers::layout(&graph, mode, &capacity, &aliases)?;
+    let totals = place(&mut layout)?;
+    let plan = Plan {
+        mode,
+        graph,
+        capacity,
+        aliases,
+        buffers: layout.buffers,
+        tensor_buffer: layout.tensor_buffer,
+        node_scratch: layout.node_scratch,
+        totals,
+    };
+    verify::verify(&plan)?;
+    Ok(plan)
+}
+
+/// Gives every buffer its offset: persistent ones one after another, transient ones by the placement portfolio.
+fn place(layout: &mut buffers::Layout) -> Result<Totals> {
+    let mut persistent = 0u64;
+    for b in layout.buffers.iter_mut().filter(|b| b.kind.is_persistent()) {
+        b.offset = persistent;
+        persistent = (persistent + b.size)
+            .checked_next_multiple_of(ALIGN)
+            .ok_or_else(|| Error::Plan("the arena overflows the address space; lower --rows or --slots".into()))?;
+    }
+    let transient: Vec<usize> = (0..layout.buffers.len()).filter(|&i| !layout.buffers[i].kind.is_persistent()).collect();
+    let problem: Vec<placement::Buffer> = transient
+        .iter()
+        .map(|&i| {
+            let b = &layout.buffers[i];
+            placement::Buffer { lower: b.lower as u64, upper: b.upper as u64, size: b.size.next_multiple_of(ALIGN), align: ALIGN, fixed: None }
+        })
+        .collect();
+    let placed = placement::place(&problem, &placement::Options::default())?;
+    for (&i, offset) in transient.iter().zip(&placed.offsets) {
+        layout.buffers[i].offset = persistent + offset;
+    }
+    Ok(Totals {
+        persistent,
+        max_load: placed.bound,
+        transient: placed.arena,
+        scratch_per_worker: layout.scratch_per_worker,
+    })
+}

@@ -1,0 +1,118 @@
+//! Resolving a plan against an arena and parameters, once at start-up.
+
+use super::arena::{Arena, BoundNode, LiveRows, Place, ScratchSlot, Set, Slot};
+use crate::error::{Error, Result};
+use crate::graph::{Layout, RowSpace, TensorId};
+use crate::ops::{self, Kernel, Param, RowSet};
+use crate::plan::{BufferKind, Plan, buffers::capacity_rows};
+use crate::tensor::{RowExtent, Shape};
+
+/// Zeroes inputs, states and parameters. Kept rows are written before they are read, so their pages stay untouched until used.
+pub(super) fn clear_persistent(plan: &Plan, arena: &mut Arena) {
+    for b in plan.buffers.iter().filter(|b| b.kind.is_persistent() && b.kind != BufferKind::Kept) {
+        arena.fill(b.offset, b.size, 0);
+    }
+}
+
+/// One executable form per node.
+pub(super) fn kernels(plan: &Plan) -> Result<Vec<Box<dyn Kernel>>> {
+    let build = |node: &crate::graph::Node| {
+        let op = ops::find(&node.op).expect("the plan was verified");
+        op.kernel(&ops::build::signature(&plan.graph, node)).map_err(|message| Error::Shape {
+            op: node.op.clone(),
+            node: node.name.clone(),
+            message,
+        })
+    };
+    plan.graph.nodes.iter().map(build).collect()
+}
+
+/// Row sets with room for the plan's capacity.
+pub(super) fn row_sets(plan: &Plan) -> LiveRows {
+    let c = &plan.capacity;
+    let all = if plan.mode == crate::passes::Mode::Infer(crate::passes::Layout::Full) { c.slots * c.context } else { 0 };
+    LiveRows {
+        new: RowSet::with_capacity(c.step_rows),
+        wanted: RowSet::with_capacity(c.wanted_rows),
+        wanted_in_step: Vec::with_capacity(c.wanted_rows),
+        all: RowSet::with_capacity(all),
+        track_all: all > 0,
+    }
+}
+
+/// Every node with its operands' addresses.
+pub(super) fn nodes<'w>(
+    plan: &Plan,
+    arena: &Arena,
+    param: &dyn Fn(&str) -> Option<Param<'w>>,
+) -> Result<Vec<BoundNode<'w>>> {
+    let slots: Vec<Slot> = plan.graph.tensor_ids().map(|t| slot(plan, arena, param, t)).collect::<Result<_>>()?;
+    let bound = plan.graph.nodes.iter().enumerate().map(|(n, node)| {
+        let shared = plan.node_scratch[n].map_or(ScratchSlot { ptr: std::ptr::null_mut(), len: 0 }, |b| {
+            let b = &plan.buffers[b as usize];
+            ScratchSlot { ptr: arena.at(b.offset, b.size), len: b.size as usize }
+        });
+        let mut in_place = Vec::new();
+        for (o, output) in node.outputs.iter().enumerate() {
+            for (i, operand) in node.operands.iter().enumerate() {
+                if plan.aliases[output.index()] == Some(*operand) {
+                    in_place.push((i, o));
+                }
+            }
+        }
+        BoundNode {
+            operands: node.operands.iter().map(|t| slots[t.index()]).collect(),
+            outputs: node.outputs.iter().map(|t| slots[t.index()]).collect(),
+            shared,
+            in_place,
+            set: if node.space == RowSpace::Wanted { Set::Wanted } else { Set::New },
+        }
+    });
+    Ok(bound.collect())
+}
+
+fn slot<'w>(
+    plan: &Plan,
+    arena: &Arena,
+    param: &dyn Fn(&str) -> Option<Param<'w>>,
+    t: TensorId,
+) -> Result<Slot<'w>> {
+    let tensor = plan.graph.tensor(t);
+    let place = match plan.tensor_buffer[t.index()] {
+        Some(b) => {
+            let b = &plan.buffers[b as usize];
+            Place::Arena(arena.at(b.offset, b.size))
+        }
+        None => Place::Param(external(plan, t, param)?),
+    };
+    Ok(Slot {
+        place,
+        dtype: tensor.ty.dtype,
+        extent: tensor.ty.extent,
+        capacity: capacity_rows(tensor.ty.extent, &plan.capacity),
+        width: tensor.ty.shape.elements(),
+        last: tensor.ty.shape.dims().last().copied().unwrap_or(1),
+    })
+}
+
+/// The parameter behind a tensor that has no buffer, after comparing shapes.
+fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'w>>) -> Result<Param<'w>> {
+    let tensor = plan.graph.tensor(t);
+    debug_assert!(tensor.ty.extent == RowExtent::Fixed);
+    let found = param(&tensor.name).ok_or_else(|| Error::Weights(format!("parameter {} is missing", tensor.name)))?;
+    let layout = plan.graph.param(t).map_or(Layout::Plain, |p| p.layout);
+    let dims = tensor.ty.shape.dims();
+    let fits = match (&found, layout, dims) {
+        (Param::Packed(m), Layout::OutIn, &[n, k]) | (Param::Packed(m), Layout::InOut, &[k, n]) => m.n() == n && m.k() == k,
+        (Param::Plain(values), Layout::Plain, _) => values.len() == tensor.ty.shape.elements(),
+        _ => false,
+    };
+    if fits {
+        return Ok(found);
+    }
+    let has = match found {
+        Param::Packed(m) => format!("a packed matrix {}", Shape::new([m.n(), m.k()])),
+        Param::Plain(values) => format!("{} plain values", values.len()),
+    };
+    Err(Error::Weights(format!("parameter {} has shape {} in the plan, but the weights hold {has}", tensor.name, tensor.ty.shape)))
+}

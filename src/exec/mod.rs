@@ -1,0 +1,215 @@
+//! Executor: binds a plan to its arena and runs its steps.
+
+mod arena;
+mod bind;
+mod profile;
+mod session;
+pub mod workers;
+
+pub use arena::Arena;
+pub use profile::NodeTime;
+pub use session::Session;
+
+use crate::error::{Error, Result};
+use crate::graph::TensorId;
+use crate::kernels::isa::Isa;
+use crate::ops::{Kernel, Param};
+use crate::plan::Plan;
+use arena::{BoundNode, LiveRows, NodeOperands, ScratchSlot, Set};
+use profile::Profile;
+use std::ops::Range;
+use workers::{Job, Workers};
+
+/// Which rows of a call get results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// None (prefill of a prompt's first part).
+    None,
+    /// The last row of each sequence.
+    Last,
+    /// All rows.
+    All,
+}
+
+/// A plan bound to memory and threads. It knows steps and rows; sequences and prefixes are the business of [`Session`].
+pub struct Executor<'w> {
+    plan: &'w Plan,
+    arena: Arena,
+    nodes: Vec<BoundNode<'w>>,
+    kernels: Vec<Box<dyn Kernel>>,
+    /// (node, phase of the node), in execution order.
+    phases: Vec<(u32, u32)>,
+    rows: LiveRows,
+    scratch: Vec<ScratchSlot>,
+    workers: Workers,
+    isa: Isa,
+    profile: Option<Profile>,
+}
+
+impl<'w> Executor<'w> {
+    /// Allocates the arena, resolves every operand, starts the workers. `param` gives the parameters that live outside the arena.
+    ///
+    /// # Errors
+    /// A parameter that is missing or of another shape; too little memory; threads that do not start.
+    pub fn new(plan: &'w Plan, threads: usize, param: &dyn Fn(&str) -> Option<Param<'w>>) -> Result<Self> {
+        let threads = threads.max(1);
+        let mut arena = Arena::new(plan.totals.arena(threads))?;
+        bind::clear_persistent(plan, &mut arena);
+        let nodes = bind::nodes(plan, &arena, param)?;
+        let kernels = bind::kernels(plan)?;
+        let phases = (0u32..).zip(&kernels).flat_map(|(n, k)| (0..k.phases() as u32).map(move |p| (n, p))).collect();
+        let start = plan.totals.persistent + plan.totals.transient;
+        let size = plan.totals.scratch_per_worker;
+        let scratch = (0..threads as u64)
+            .map(|w| ScratchSlot { ptr: arena.at(start + w * size, size), len: size as usize })
+            .collect();
+        let workers =
+            Workers::new(threads).map_err(|e| Error::Request(format!("cannot start {threads} threads: {e}; lower --threads")))?;
+        let rows = bind::row_sets(plan);
+        Ok(Executor { plan, arena, nodes, kernels, phases, rows, scratch, workers, isa: Isa::current(), profile: None })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &'w Plan {
+        self.plan
+    }
+
+    /// Bytes of the arena, scratch of all workers included.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Number of workers.
+    pub fn threads(&self) -> usize {
+        self.workers.count()
+    }
+
+    /// Declares which rows the next runs compute: `(slot, first row, count)` each, and which of them are wanted.
+    ///
+    /// # Panics
+    /// When they exceed the capacity of the plan; callers check first.
+    pub fn set_rows(&mut self, segments: &[(usize, usize, usize)], want: Want) {
+        let context = self.plan.capacity.context;
+        let rows = &mut self.rows;
+        rows.clear();
+        for &(slot, first, count) in segments {
+            assert!(slot < self.plan.capacity.slots && first + count <= context, "slot {slot}, rows {first} + {count}");
+            let wanted = match want {
+                Want::None => 0,
+                Want::Last => count.min(1),
+                Want::All => count,
+            };
+            rows.push(slot, first, count, wanted, context);
+        }
+        assert!(rows.new.len() <= self.plan.capacity.step_rows, "{} rows in one call", rows.new.len());
+        assert!(rows.wanted.len() <= self.plan.capacity.wanted_rows, "{} wanted rows", rows.wanted.len());
+    }
+
+    /// Runs steps (nodes) `steps` for the rows set last. Allocates nothing.
+    pub fn execute(&mut self, steps: Range<usize>) {
+        let first = self.phases.partition_point(|&(n, _)| (n as usize) < steps.start);
+        let end = self.phases.partition_point(|&(n, _)| (n as usize) < steps.end);
+        if let Some(profile) = &self.profile {
+            profile.resume();
+        }
+        self.workers.run(&Run { exec: self, first, count: end - first });
+    }
+
+    /// Switches skipping off for the nodes that `recompute` names: they compute every row from the first on in each call.
+    ///
+    /// # Errors
+    /// On a compact plan, where earlier rows are not kept.
+    pub fn set_recompute(&mut self, recompute: &dyn Fn(&crate::graph::Node) -> bool) -> Result<()> {
+        if self.plan.mode != crate::passes::Mode::Infer(crate::passes::Layout::Full) {
+            return Err(Error::Request("skipping can be switched off on a full plan only; compile with --layout full".into()));
+        }
+        for (bound, node) in self.nodes.iter_mut().zip(&self.plan.graph.nodes) {
+            bound.set = if recompute(node) { Set::All } else { Set::New };
+        }
+        Ok(())
+    }
+
+    /// Values of a tensor in the arena, at full capacity.
+    ///
+    /// # Panics
+    /// When the tensor lives outside the arena.
+    pub fn tensor<T: bytemuck::AnyBitPattern>(&self, t: TensorId) -> &[T] {
+        let (offset, elements) = self.extent_of::<T>(t);
+        self.arena.slice(offset, elements)
+    }
+
+    /// As [`Executor::tensor`], to write.
+    ///
+    /// # Panics
+    /// When the tensor lives outside the arena.
+    pub fn tensor_mut<T: bytemuck::AnyBitPattern>(&mut self, t: TensorId) -> &mut [T] {
+        let (offset, elements) = self.extent_of::<T>(t);
+        self.arena.slice_mut(offset, elements)
+    }
+
+    /// Fills every byte of transient buffers that are dead after step `step` and everything that no buffer uses then with NaN bits;
+    /// tests prove with it that nothing reads dead memory.
+    pub fn poison_dead(&mut self, step: usize) {
+        let (start, end) = (self.plan.totals.persistent, self.plan.totals.persistent + self.plan.totals.transient);
+        let mut live: Vec<(u64, u64)> = self
+            .plan
+            .buffers
+            .iter()
+            .filter(|b| !b.kind.is_persistent() && (b.lower as usize) <= step && step + 1 < b.upper as usize)
+            .map(|b| (b.offset, b.offset + b.size))
+            .collect();
+        live.sort_unstable();
+        let mut at = start;
+        for (lower, upper) in live.into_iter().chain([(end, end)]) {
+            if lower > at {
+                self.arena.fill(at, lower - at, 0xff);
+            }
+            at = at.max(upper);
+        }
+    }
+
+    fn extent_of<T>(&self, t: TensorId) -> (u64, usize) {
+        let b = self.plan.tensor_buffer[t.index()].expect("the tensor lives in the arena");
+        let buffer = &self.plan.buffers[b as usize];
+        (buffer.offset, buffer.size as usize / size_of::<T>())
+    }
+
+    fn operands(&self, node: usize, worker: usize) -> NodeOperands<'_, 'w> {
+        NodeOperands {
+            node: &self.nodes[node],
+            rows: &self.rows,
+            context: self.plan.capacity.context,
+            isa: self.isa,
+            scratch: self.scratch[worker],
+        }
+    }
+}
+
+/// Some of an executor's phases, as the workers see them.
+struct Run<'a, 'w> {
+    exec: &'a Executor<'w>,
+    first: usize,
+    count: usize,
+}
+
+impl Job for Run<'_, '_> {
+    fn phases(&self) -> usize {
+        self.count
+    }
+
+    fn tiles(&self, phase: usize) -> usize {
+        let (node, phase) = self.exec.phases[self.first + phase];
+        self.exec.kernels[node as usize].tiles(&self.exec.operands(node as usize, 0), phase as usize)
+    }
+
+    fn run(&self, phase: usize, tile: usize, worker: usize) {
+        let (node, phase) = self.exec.phases[self.first + phase];
+        self.exec.kernels[node as usize].run(&self.exec.operands(node as usize, worker), phase as usize, tile);
+    }
+
+    fn phase_done(&self, phase: usize) {
+        if let Some(profile) = &self.exec.profile {
+            profile.add(self.exec.phases[self.first + phase].0 as usize);
+        }
+    }
+}

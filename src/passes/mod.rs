@@ -1,0 +1,73 @@
+//! Graph rewrites, one file each. [`lower`] is the whole order, in one readable place; the graph is verified after each pass.
+
+pub mod alias;
+pub mod dead_code;
+pub mod rows;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, verify::verify};
+use crate::ops;
+use serde::{Deserialize, Serialize};
+
+/// How much an inference plan keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Only what later rows read is kept for all rows; everything else is sized for the rows of one call.
+    Compact,
+    /// Every activation keeps all rows, so that skipping can be switched off per op (the published ablation).
+    Full,
+}
+
+/// What the plan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Forward only, row-skipping between calls.
+    Infer(Layout),
+    /// Forward, backward and optimiser on full sequences.
+    Train,
+}
+
+/// A pass: its name and what it does.
+type Pass<'a> = (&'static str, Box<dyn Fn(Graph) -> Result<Graph> + 'a>);
+
+/// Lowers a graph as a spec wrote it into the graph that is planned and executed.
+///
+/// # Errors
+/// What a pass refuses, or a broken invariant with the name of the pass that broke it.
+pub fn lower(graph: Graph, mode: Mode) -> Result<Graph> {
+    let passes: Vec<Pass> = vec![
+        ("dead code", Box::new(|g| Ok(dead_code::eliminate(&g)))),
+        ("rows", Box::new(move |g| rows::assign(g, mode))),
+    ];
+    check(&graph).map_err(|e| Error::Plan(format!("before the passes: {e}")))?;
+    passes.into_iter().try_fold(graph, |graph, (name, pass)| {
+        let graph = pass(graph)?;
+        check(&graph).map_err(|e| Error::Plan(format!("after pass '{name}': {e}")))?;
+        Ok(graph)
+    })
+}
+
+/// Checks the invariants of the graph and re-runs every shape rule.
+///
+/// # Errors
+/// The first thing that does not hold, with the node's name. A graph read from a file goes through here first.
+pub fn check(graph: &Graph) -> Result<()> {
+    verify(graph)?;
+    for node in &graph.nodes {
+        let refuse = |message: String| Error::Shape { op: node.op.clone(), node: node.name.clone(), message };
+        let op = ops::find(&node.op).ok_or_else(|| refuse("unknown op".into()))?;
+        let sig = ops::build::signature(graph, node);
+        let inferred = op.infer(&sig.attrs, &sig.operands).map_err(refuse)?;
+        let same = inferred.len() == sig.outputs.len()
+            && inferred.iter().zip(&sig.outputs).all(|(a, b)| a.dtype == b.dtype && a.shape == b.shape);
+        if !same {
+            let list = |types: &[crate::tensor::TensorType]| {
+                types.iter().map(|t| format!("{} {}", t.dtype, t.shape)).collect::<Vec<_>>().join(", ")
+            };
+            return Err(refuse(format!("has outputs {}, but its shape rule gives {}", list(&sig.outputs), list(&inferred))));
+        }
+    }
+    rows::check(graph)
+}

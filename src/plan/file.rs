@@ -1,0 +1,107 @@
+//! The plan section of a plan file. What is read is verified before it is returned.
+
+use super::container::{self, Section, SectionKind, SectionSource};
+use super::{Plan, PlanBuffer, Totals, verify};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, TensorId};
+use crate::ops::Capacity;
+use crate::passes::Mode;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// What the JSON of the plan section holds.
+#[derive(Serialize, Deserialize)]
+struct PlanRecord<'a> {
+    mode: Mode,
+    slots: usize,
+    context: usize,
+    step_rows: usize,
+    wanted_rows: usize,
+    totals: Totals,
+    graph: Cow<'a, Graph>,
+    aliases: Cow<'a, [Option<TensorId>]>,
+    buffers: Cow<'a, [PlanBuffer]>,
+    tensor_buffer: Cow<'a, [Option<u32>]>,
+    node_scratch: Cow<'a, [Option<u32>]>,
+}
+
+/// The plan as bytes of the plan section: the same plan gives the same bytes.
+pub fn to_bytes(plan: &Plan) -> Vec<u8> {
+    let Capacity { slots, context, step_rows, wanted_rows } = plan.capacity;
+    let record = PlanRecord {
+        mode: plan.mode,
+        slots,
+        context,
+        step_rows,
+        wanted_rows,
+        totals: plan.totals,
+        graph: Cow::Borrowed(&plan.graph),
+        aliases: Cow::Borrowed(&plan.aliases),
+        buffers: Cow::Borrowed(&plan.buffers),
+        tensor_buffer: Cow::Borrowed(&plan.tensor_buffer),
+        node_scratch: Cow::Borrowed(&plan.node_scratch),
+    };
+    serde_json::to_vec(&record).expect("a plan has no values that JSON cannot hold")
+}
+
+/// Parses and verifies the bytes of a plan section.
+///
+/// # Errors
+/// Malformed JSON, or whatever [`verify::verify`] refuses.
+pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Plan> {
+    let record: PlanRecord =
+        serde_json::from_slice(bytes).map_err(|e| Error::file(path, format!("has a malformed plan: {e}; compile it again")))?;
+    let capacity = Capacity {
+        slots: record.slots,
+        context: record.context,
+        step_rows: record.step_rows,
+        wanted_rows: record.wanted_rows,
+    };
+    if [capacity.slots, capacity.context, capacity.step_rows, capacity.wanted_rows].iter().any(|&n| n == 0 || n > 1 << 32) {
+        return Err(Error::file(path, "has a plan with impossible sizes; compile it again"));
+    }
+    let plan = Plan {
+        mode: record.mode,
+        graph: record.graph.into_owned(),
+        capacity,
+        aliases: record.aliases.into_owned(),
+        buffers: record.buffers.into_owned(),
+        tensor_buffer: record.tensor_buffer.into_owned(),
+        node_scratch: record.node_scratch.into_owned(),
+        totals: record.totals,
+    };
+    verify::verify(&plan).map_err(|e| Error::file(path, format!("is refused: {e}")))?;
+    Ok(plan)
+}
+
+/// The plan section to write.
+pub fn section(plan: &Plan) -> SectionSource<'static> {
+    let bytes = to_bytes(plan);
+    let write = move |w: &mut dyn std::io::Write| w.write_all(&bytes).map_err(|e| Error::io("the plan", "write", e));
+    (SectionKind::Plan, to_bytes(plan).len() as u64, Box::new(write))
+}
+
+/// Writes a plan without weights.
+///
+/// # Errors
+/// What the system reports; the file is then untouched.
+pub fn save(path: &Path, plan: &Plan) -> Result<()> {
+    container::write(path, vec![section(plan)])
+}
+
+/// The section of a kind, if the file has one.
+pub fn find_section(sections: &[Section], kind: SectionKind) -> Option<Section> {
+    sections.iter().copied().find(|s| s.kind == kind)
+}
+
+/// Reads and verifies the plan of a plan file.
+///
+/// # Errors
+/// Damage of any kind, by byte offset or by the name of what is wrong in the plan.
+pub fn load(path: &Path) -> Result<Plan> {
+    let file = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let sections = container::read_header(path, &file)?;
+    let section = find_section(&sections, SectionKind::Plan).ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;
+    from_bytes(path, section.bytes(path, &file)?)
+}
