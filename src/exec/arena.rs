@@ -290,6 +290,10 @@ impl Operands for NodeOperands<'_, '_> {
         }
     }
 
+    fn output_width(&self, output: usize) -> usize {
+        self.node.outputs[output].width
+    }
+
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
         let slot = &self.node.outputs[output];
         assert!(slot.dtype == DType::F32 && slot.extent != RowExtent::Fixed);
@@ -309,6 +313,14 @@ impl Operands for NodeOperands<'_, '_> {
         let slot = &self.node.outputs[output];
         assert!(slot.dtype == DType::F32 && slot.extent == RowExtent::Fixed);
         Self::row_of(slot.arena(), slot.width * 4, elements)
+    }
+
+    fn fixed_output_matrix(&self, output: usize, columns: Range<usize>) -> ViewMut<'_, f32> {
+        let slot = &self.node.outputs[output];
+        assert!(slot.dtype == DType::F32 && slot.extent == RowExtent::Fixed && columns.end <= slot.last);
+        let rows = slot.width / slot.last.max(1);
+        // SAFETY: `rows × last` elements are the whole buffer; tiles of a phase ask for disjoint columns (the contract of `Operands`).
+        unsafe { ViewMut::from_raw(slot.arena().cast::<f32>().add(columns.start), rows, slot.last, columns.len(), None) }
     }
 
     fn fixed_in_place(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, f32> {

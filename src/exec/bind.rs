@@ -18,11 +18,10 @@ pub(super) fn clear_persistent(plan: &Plan, arena: &mut Arena) {
 pub(super) fn kernels(plan: &Plan) -> Result<Vec<Box<dyn Kernel>>> {
     let build = |node: &crate::graph::Node| {
         let op = ops::find(&node.op).expect("the plan was verified");
-        op.kernel(&ops::build::signature(&plan.graph, node)).map_err(|message| Error::Shape {
-            op: node.op.clone(),
-            node: node.name.clone(),
-            message,
-        })
+        let refuse = |message| Error::Shape { op: node.op.clone(), node: node.name.clone(), message };
+        let mut kernel = op.kernel(&ops::build::signature(&plan.graph, node)).map_err(refuse)?;
+        kernel.prepare(&plan.capacity);
+        Ok(kernel)
     };
     plan.graph.nodes.iter().map(build).collect()
 }

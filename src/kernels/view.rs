@@ -93,6 +93,17 @@ impl<'a, T> View<'a, T> {
         unsafe { std::slice::from_raw_parts(self.row_ptr(i), self.width) }
     }
 
+    /// Rows `rows` only.
+    pub fn slice_rows(&self, rows: std::ops::Range<usize>) -> View<'a, T> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let (first, index) = match self.index {
+            Some(index) => (0, Some(&index[rows.clone()])),
+            None => (rows.start, None),
+        };
+        // SAFETY: row `first` is one of the view's rows, or one past the last when no rows remain.
+        View { ptr: unsafe { self.ptr.add(first * self.stride) }, rows: rows.len(), index, ..*self }
+    }
+
     /// The same rows, columns `first .. first + width`.
     pub fn columns(&self, first: usize, width: usize) -> View<'a, T> {
         assert!(first + width <= self.width);

@@ -191,6 +191,8 @@ pub struct GradBuilder<'a> {
     pub d_outputs: Vec<Option<TensorId>>,
     /// Which operands want a gradient.
     pub wants: Vec<bool>,
+    /// Gradients of the operands that other uses have contributed already.
+    pub existing: Vec<Option<TensorId>>,
 }
 
 impl GradBuilder<'_> {
@@ -218,6 +220,35 @@ impl GradBuilder<'_> {
         let suffix = op.keyword().rsplit('.').next().expect("rsplit yields at least one part").to_string();
         let name = format!("{}.{suffix}", self.forward().name);
         add(self.graph, op, name, operands, attrs, Section::Backward)
+    }
+
+    /// Takes over the gradient that other uses of operand `i` contributed; the op then returns the sum.
+    pub fn take_existing(&mut self, i: usize) -> Option<TensorId> {
+        self.existing[i].take()
+    }
+
+    /// Switches on attribute `attr` of the forward node, which makes it save output `output` for backward, and returns that output.
+    ///
+    /// # Errors
+    /// What the op's shape rule refuses.
+    pub fn save(&mut self, attr: &str, output: usize) -> Result<TensorId, String> {
+        let node = self.forward();
+        if let Some(&saved) = node.outputs.get(output) {
+            return Ok(saved);
+        }
+        let attrs = node.attrs.clone().with(attr, Attr::Bool(true));
+        let types: Vec<TensorType> = node.operands.iter().map(|&t| self.graph.ty(t).clone()).collect();
+        let op = find(&node.op).ok_or_else(|| unknown(&node.op))?;
+        let outputs = op.infer(&attrs, &types)?;
+        let name = format!("{}.saved", node.name);
+        let (node, first) = (self.node, node.outputs.len());
+        for ty in outputs.into_iter().skip(first) {
+            let name = unique_name(self.graph, &name);
+            let t = self.graph.add_tensor(name, ty, TensorKind::Value(node));
+            self.graph.nodes[node.index()].outputs.push(t);
+        }
+        self.graph.nodes[node.index()].attrs = attrs;
+        Ok(self.output(output))
     }
 
     /// The attributes of the forward node.

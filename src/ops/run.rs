@@ -149,10 +149,14 @@ pub trait Operands: Sync {
     fn fixed_integers(&self, operand: usize) -> &[i32];
     /// A weight matrix.
     fn weight(&self, operand: usize) -> Weight<'_>;
+    /// Features of a per-row output, or elements of a fixed one.
+    fn output_width(&self, output: usize) -> usize;
     /// Rows and columns of a per-row output, to write.
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
     /// Elements of a fixed output, as one row.
     fn fixed_output(&self, output: usize, elements: Range<usize>) -> ViewMut<'_, f32>;
+    /// Columns of a fixed matrix output, one view row per matrix row.
+    fn fixed_output_matrix(&self, output: usize, columns: Range<usize>) -> ViewMut<'_, f32>;
     /// Elements of a fixed operand that the node updates in place, as one row.
     fn fixed_in_place(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, f32>;
     /// Whether the output was planned onto the operand's memory.
@@ -171,6 +175,9 @@ pub trait Kernel: Send + Sync {
     fn scratch(&self, _capacity: &Capacity) -> Scratch {
         Scratch::default()
     }
+
+    /// Makes tables that depend on the largest sizes; called once, before the first run.
+    fn prepare(&mut self, _capacity: &Capacity) {}
 
     /// How many phases the node has; a barrier stands between two phases.
     fn phases(&self) -> usize {

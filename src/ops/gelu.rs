@@ -1,0 +1,137 @@
+//! `gelu(x)`: y = ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), element by element (Hendrycks and Gimpel, 2016).
+//!
+//! x, y: rows × C. dy/dx = ½(1 + tanh u) + ½·x·(1 − tanh² u)·√(2/π)·(1 + 3·0.044715·x²) with u the argument of tanh.
+
+use super::pointwise::{BinaryKernel, UnaryKernel};
+use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
+use crate::graph::{Attrs, TensorId};
+use crate::kernels::activation;
+use crate::tensor::TensorType;
+
+/// GELU in the tanh form.
+pub struct Gelu;
+/// GELU by the table of all 2^16 f16 values: x ≤ −10 → 0, x ≥ 10 → x, else the value of x rounded to f16.
+pub struct GeluTable;
+/// `gelu.d_input(d_out, x)`: d_input = d_out · gelu'(x).
+pub struct GeluDInput;
+
+/// The formula, in f64.
+pub fn gelu(x: f64) -> f64 {
+    let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+    0.5 * x * (1.0 + u.tanh())
+}
+
+fn unary(operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+    rule::arity(operands, 1)?;
+    Ok(vec![rule::rows_like(operands, rule::width(operands, 0)?)])
+}
+
+/// Arithmetic and traffic of an elementwise op on `arrays` arrays.
+pub(super) fn pointwise_cost(sig: &Signature, rows: usize, flops: f64, arrays: f64) -> Cost {
+    let n = sig.outputs[0].shape.elements() as f64 * rows as f64;
+    Cost { flops: flops * n, bytes: 4.0 * arrays * n }
+}
+
+/// One case: a few rows of odd width.
+pub(super) fn row_case(inputs: usize) -> Vec<Case> {
+    let ty = rule::rows_like(&[], 0);
+    let ty = TensorType { extent: crate::tensor::RowExtent::Step, shape: crate::tensor::Shape::new([37]), ..ty };
+    vec![Case { name: "rows", attrs: Attrs::new(), inputs: vec![ty; inputs], slots: 2, rows: 5, int_limit: 0 }]
+}
+
+/// Element-by-element reference.
+pub(super) fn map(x: &RefTensor, f: impl Fn(f64) -> f64) -> RefTensor {
+    RefTensor { data: x.data.iter().map(|&v| f(v)).collect(), ..x.clone() }
+}
+
+impl Op for Gelu {
+    fn keyword(&self) -> &'static str {
+        "gelu"
+    }
+    fn doc(&self) -> &'static str {
+        "gelu(x): ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), element by element."
+    }
+    fn infer(&self, _attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        unary(operands)
+    }
+    fn may_alias(&self, _sig: &Signature, _operand: usize, _output: usize) -> bool {
+        true
+    }
+    fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
+        let Some(d) = g.d_outputs[0] else { return Ok(vec![None]) };
+        let operands = vec![d, g.operand(0)];
+        Ok(vec![Some(g.emit("gelu.d_input", operands, Attrs::new())?[0])])
+    }
+    fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
+        pointwise_cost(sig, rows, 20.0, 2.0)
+    }
+    fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(UnaryKernel(activation::gelu_rows_inplace)))
+    }
+    fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
+        Some(vec![map(&x[0], gelu)])
+    }
+    fn cases(&self) -> Vec<Case> {
+        row_case(1)
+    }
+}
+
+impl Op for GeluTable {
+    fn keyword(&self) -> &'static str {
+        "gelu_table"
+    }
+    fn doc(&self) -> &'static str {
+        "gelu_table(x): gelu by a table of all 2^16 f16 values; x ≤ −10 → 0, x ≥ 10 → x. Inference only."
+    }
+    fn infer(&self, _attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        unary(operands)
+    }
+    fn may_alias(&self, _sig: &Signature, _operand: usize, _output: usize) -> bool {
+        true
+    }
+    fn grad(&self, _g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
+        Err("gelu_table is for inference; train with gelu".into())
+    }
+    fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
+        pointwise_cost(sig, rows, 1.0, 2.0)
+    }
+    fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(UnaryKernel(activation::gelu_table_rows_inplace)))
+    }
+    fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
+        let table = |v: f64| match v {
+            v if v <= -10.0 => 0.0,
+            v if v >= 10.0 => v,
+            v => half::f16::from_f64(gelu(half::f16::from_f32(v as f32).to_f64())).to_f64(),
+        };
+        Some(vec![map(&x[0], table)])
+    }
+    fn cases(&self) -> Vec<Case> {
+        row_case(1)
+    }
+}
+
+impl Op for GeluDInput {
+    fn keyword(&self) -> &'static str {
+        "gelu.d_input"
+    }
+    fn doc(&self) -> &'static str {
+        "gelu.d_input(d_out, x): d_out · gelu'(x)."
+    }
+    fn infer(&self, _attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        rule::arity(operands, 2)?;
+        Ok(vec![rule::rows_like(operands, rule::same_width(operands, 0, 1)?)])
+    }
+    fn may_alias(&self, _sig: &Signature, operand: usize, _output: usize) -> bool {
+        operand == 0
+    }
+    fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
+        pointwise_cost(sig, rows, 30.0, 3.0)
+    }
+    fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        let function = |isa, d: &mut crate::kernels::view::InOut<f32>, x: &crate::kernels::view::View<f32>| {
+            activation::gelu_backward_inplace(isa, x, d)
+        };
+        Ok(Box::new(BinaryKernel { function, commutes: false }))
+    }
+}

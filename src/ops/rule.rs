@@ -1,0 +1,53 @@
+//! Words that shape rules share.
+
+use crate::tensor::{DType, RowExtent, Shape, TensorType};
+
+/// Exactly `n` operands.
+pub fn arity(operands: &[TensorType], n: usize) -> Result<(), String> {
+    if operands.len() == n { Ok(()) } else { Err(format!("takes {n} operands, not {}", operands.len())) }
+}
+
+/// Operand `i` is f32 rows of one feature dimension; returns its width.
+pub fn width(operands: &[TensorType], i: usize) -> Result<usize, String> {
+    let t = operands.get(i).ok_or_else(|| format!("operand {i} is missing"))?;
+    match (t.dtype, t.extent, t.shape.dims()) {
+        (DType::F32, e, &[w]) if e != RowExtent::Fixed && w > 0 => Ok(w),
+        _ => Err(format!("operand {i} must be f32 rows of one dimension, not {t}")),
+    }
+}
+
+/// Operand `i` is one i32 per row.
+pub fn integer_rows(operands: &[TensorType], i: usize) -> Result<(), String> {
+    let t = operands.get(i).ok_or_else(|| format!("operand {i} is missing"))?;
+    if t.dtype == DType::I32 && t.extent != RowExtent::Fixed && t.shape.dims() == [1] {
+        Ok(())
+    } else {
+        Err(format!("operand {i} must be one i32 per row, not {t}"))
+    }
+}
+
+/// Operand `i` is a fixed f32 tensor of this shape.
+pub fn fixed(operands: &[TensorType], i: usize, dims: &[usize]) -> Result<(), String> {
+    let t = operands.get(i).ok_or_else(|| format!("operand {i} is missing"))?;
+    if t.dtype == DType::F32 && t.extent == RowExtent::Fixed && t.shape.dims() == dims {
+        Ok(())
+    } else {
+        Err(format!("operand {i} has type {t}, but {} is expected", Shape::new(dims)))
+    }
+}
+
+/// Two operands are rows of the same width.
+pub fn same_width(operands: &[TensorType], i: usize, j: usize) -> Result<usize, String> {
+    let (a, b) = (width(operands, i)?, width(operands, j)?);
+    if a == b { Ok(a) } else { Err(format!("operands {i} and {j} have different features: [{a}] and [{b}]")) }
+}
+
+/// f32 rows of `width` features, with the extent of a result of these operands.
+pub fn rows_like(operands: &[TensorType], width: usize) -> TensorType {
+    TensorType { dtype: DType::F32, extent: crate::ops::build::result_extent(operands), shape: Shape::new([width]) }
+}
+
+/// A fixed f32 tensor.
+pub fn fixed_type(dims: &[usize]) -> TensorType {
+    TensorType { dtype: DType::F32, extent: RowExtent::Fixed, shape: Shape::new(dims) }
+}
