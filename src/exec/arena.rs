@@ -340,6 +340,13 @@ impl Operands for NodeOperands<'_, '_> {
         unsafe { View::from_raw(ptr.cast::<f32>().add(elements.start), 1, elements.len(), elements.len(), None) }
     }
 
+    fn shared_rows(&self, start: usize, rows: usize, width: usize) -> View<'_, f32> {
+        let ScratchSlot { ptr, len } = self.node.shared;
+        assert!((start + rows * width) * 4 <= len, "{rows} rows of {width} from {start} in {len} bytes of scratch");
+        // SAFETY: in bounds by the assertion; a tile reads only rows that it, or an earlier phase, has written.
+        unsafe { View::from_raw(ptr.cast::<f32>().add(start), rows, width, width, None) }
+    }
+
     fn shared_mut(&self, elements: Range<usize>) -> ViewMut<'_, f32> {
         Self::row_of(self.node.shared.ptr, self.node.shared.len, elements)
     }

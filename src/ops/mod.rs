@@ -6,6 +6,22 @@
 pub mod build;
 pub mod run;
 
+mod add;
+mod causal_attention;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod mul;
+mod norm;
+mod pointwise;
+mod position_embedding;
+mod rms_norm;
+mod rope;
+mod rule;
+mod silu;
+mod tiling;
+
 use crate::graph::{Attrs, Init, Layout};
 use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
@@ -162,7 +178,28 @@ pub trait Op: Sync {
 
 /// Every op, in the order in which the documentation lists them.
 pub fn registry() -> &'static [&'static dyn Op] {
-    static REGISTRY: &[&dyn Op] = &[];
+    static REGISTRY: &[&dyn Op] = &[
+        &embedding::Embedding,
+        &embedding::EmbeddingDTable,
+        &position_embedding::PositionEmbedding,
+        &position_embedding::PositionEmbeddingDTable,
+        &layer_norm::LayerNorm,
+        &layer_norm::LayerNormDInput,
+        &layer_norm::LayerNormDWeight,
+        &rms_norm::RmsNorm,
+        &rms_norm::RmsNormDInput,
+        &rms_norm::RmsNormDWeight,
+        &linear::Linear,
+        &rope::RopeOp,
+        &causal_attention::CausalAttention,
+        &gelu::Gelu,
+        &gelu::GeluTable,
+        &gelu::GeluDInput,
+        &silu::Silu,
+        &silu::SiluDInput,
+        &mul::Mul,
+        &add::Add,
+    ];
     REGISTRY
 }
 

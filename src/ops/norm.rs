@@ -193,7 +193,8 @@ impl Kernel for NormDInputKernel {
     }
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        use crate::kernels::elementwise::{Write, copy};
+        use crate::kernels::elementwise::copy;
+        use crate::kernels::vector::map::Write;
         let rows = tile_rows(tile, o.rows().len());
         let (isa, weight) = (o.isa(), o.fixed(3));
         let x = o.input(1).slice_rows(rows.clone());
@@ -225,7 +226,7 @@ impl Kernel for NormDWeightKernel {
     }
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        use crate::kernels::elementwise::Write;
+        use crate::kernels::vector::map::Write;
         debug_assert!(ROW_TILE.is_power_of_two());
         let columns = tile * COLUMNS..((tile + 1) * COLUMNS).min(o.output_width(0));
         let cut = |i: usize| o.input(i).columns(columns.start, columns.len());

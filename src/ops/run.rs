@@ -163,6 +163,8 @@ pub trait Operands: Sync {
     fn in_place(&self, operand: usize, output: usize) -> bool;
     /// Part of the shared scratch, to read; elements of f32.
     fn shared(&self, elements: Range<usize>) -> View<'_, f32>;
+    /// `rows` rows of `width` elements of the shared scratch from element `start` on, to read.
+    fn shared_rows(&self, start: usize, rows: usize, width: usize) -> View<'_, f32>;
     /// Part of the shared scratch, to write, as one row.
     fn shared_mut(&self, elements: Range<usize>) -> ViewMut<'_, f32>;
     /// This worker's scratch, as one row.

@@ -1,0 +1,206 @@
+//! `causal_attention(q, k, v; heads, kv_heads)`: softmax(q·kᵀ/√D)·v over the keys up to each row's own position.
+//!
+//! q, y: rows × (H·D); k, v: rows × (KV·D), query head h reads key-value head h / (H / KV). Attention is the only op that mixes rows:
+//! k and v are `Prefix` operands and so are kept. With p the probabilities and g = dy: dv = pᵀ·g,
+//! ds = p ∘ (g·vᵀ − rowsum(g ∘ y)), dq = ds·k/√D, dk = dsᵀ·q/√D; p is recomputed from the saved log-sum-exp.
+
+use super::{Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature, rule};
+use crate::graph::{Attr, Attrs, TensorId};
+use crate::kernels::attention::{attention_forward, attention_forward_scratch, query_rows};
+use crate::tensor::{RowExtent, TensorType};
+use std::ops::Range;
+
+/// Causal attention, multi-head or grouped-query.
+pub struct CausalAttention;
+
+/// Heads of a node, resolved.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// From attributes and the types of q, k and v.
+    ///
+    /// # Errors
+    /// When heads do not divide the features, or k and v do not fit q.
+    pub fn of(attrs: &Attrs, operands: &[TensorType]) -> Result<Heads, String> {
+        let heads = attrs.size("heads")?;
+        let kv_heads = attrs.size_or("kv_heads", heads)?;
+        let (q, k) = (rule::width(operands, 0)?, rule::same_width(operands, 1, 2)?);
+        if heads == 0 || !q.is_multiple_of(heads) {
+            return Err(format!("{q} features do not divide into {heads} heads"));
+        }
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(format!("{heads} query heads do not divide among {kv_heads} key-value heads"));
+        }
+        let head_dim = q / heads;
+        if k != kv_heads * head_dim {
+            return Err(format!("keys have features [{k}], but {kv_heads} heads of {head_dim} are expected"));
+        }
+        Ok(Heads { heads, kv_heads, head_dim })
+    }
+
+    /// Query heads per key-value head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+}
+
+impl Op for CausalAttention {
+    fn keyword(&self) -> &'static str {
+        "causal_attention"
+    }
+    fn doc(&self) -> &'static str {
+        "causal_attention(q, k, v, heads = H, kv_heads = H): softmax(q·kᵀ/√D)·v over rows 0..=t; grouped-query when kv_heads < heads."
+    }
+    fn attributes(&self) -> &'static [&'static str] {
+        &["heads", "kv_heads"]
+    }
+    fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        rule::arity(operands, 3)?;
+        let heads = Heads::of(attrs, operands)?;
+        let mut outputs = vec![rule::rows_like(&operands[..1], heads.heads * heads.head_dim)];
+        if attrs.bool_or("save_log_sum_exp", false)? {
+            outputs.push(rule::rows_like(&operands[..1], heads.heads));
+        }
+        Ok(outputs)
+    }
+    fn row_dependency(&self, _attrs: &Attrs, operand: usize) -> RowDep {
+        if operand == 0 { RowDep::PerRow } else { RowDep::Prefix }
+    }
+    fn grad(&self, _g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
+        Err("causal_attention has no derivative yet".into())
+    }
+    fn cost(&self, sig: &Signature, rows: usize, context: usize) -> Cost {
+        let q = sig.operands[0].shape.elements() as f64;
+        let pairs = rows as f64 * (context as f64 + 1.0) / 2.0;
+        Cost { flops: 4.0 * pairs * q, bytes: 4.0 * rows as f64 * 4.0 * q }
+    }
+    fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        let save = sig.attrs.bool_or("save_log_sum_exp", false)?;
+        Ok(Box::new(AttentionKernel { heads: Heads::of(&sig.attrs, &sig.operands)?, save }))
+    }
+    fn reference(&self, sig: &Signature, case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
+        let h = Heads::of(&sig.attrs, &sig.operands).ok()?;
+        let (d, group) = (h.head_dim, h.group());
+        let mut y = x[0].clone();
+        let slice = |t: &RefTensor, row: usize, head: usize| t.data[row * t.width + head * d..][..d].to_vec();
+        for row in 0..x[0].rows {
+            let first = row / case.rows * case.rows;
+            for head in 0..h.heads {
+                let q = slice(&x[0], row, head);
+                let dot = |key: &Vec<f64>| q.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (d as f64).sqrt();
+                let scores: Vec<f64> = (first..=row).map(|r| dot(&slice(&x[1], r, head / group))).collect();
+                let top = scores.iter().copied().fold(f64::MIN, f64::max);
+                let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
+                let out = &mut y.data[row * h.heads * d + head * d..][..d];
+                out.fill(0.0);
+                for (s, r) in scores.iter().zip(first..=row) {
+                    let p = (s - top).exp() / total;
+                    out.iter_mut().zip(slice(&x[2], r, head / group)).for_each(|(o, v)| *o += p * v);
+                }
+            }
+        }
+        Some(vec![y])
+    }
+    fn cases(&self) -> Vec<Case> {
+        let ty = |w: usize| TensorType { extent: RowExtent::Step, ..rule::fixed_type(&[w]) };
+        let case = |name, heads: i64, kv: i64, d: usize, rows| Case {
+            name,
+            attrs: Attrs::new().with("heads", Attr::Int(heads)).with("kv_heads", Attr::Int(kv)),
+            inputs: vec![ty(heads as usize * d), ty(kv as usize * d), ty(kv as usize * d)],
+            slots: 2,
+            rows,
+            int_limit: 0,
+        };
+        vec![case("multi_head", 3, 3, 8, 9), case("grouped", 4, 2, 6, 9), case("two_key_tiles", 2, 1, 16, 70)]
+    }
+}
+
+struct AttentionKernel {
+    heads: Heads,
+    save: bool,
+}
+
+/// A unit of work: rows of one segment, query heads of one key-value head.
+struct Unit {
+    segment: Segment,
+    /// Rows in the flat list.
+    rows: Range<usize>,
+    kv_head: usize,
+    /// Query heads.
+    heads: Range<usize>,
+}
+
+impl AttentionKernel {
+    /// Query heads of a unit: the whole group, or single heads where a call has so few rows that threads would idle.
+    fn unit_heads(&self, rows: usize) -> usize {
+        if rows * self.heads.kv_heads < 8 { 1 } else { self.heads.group() }
+    }
+
+    fn units_per_block(&self, rows: usize) -> usize {
+        self.heads.heads / self.unit_heads(rows)
+    }
+
+    fn block_rows(&self) -> usize {
+        query_rows(self.heads.group())
+    }
+
+    fn unit(&self, o: &dyn Operands, tile: usize) -> Unit {
+        let per_block = self.units_per_block(o.rows().len());
+        let (mut block, part) = (tile / per_block, tile % per_block);
+        let size = self.unit_heads(o.rows().len());
+        let heads = part * size..(part + 1) * size;
+        for &segment in o.rows().segments() {
+            let blocks = segment.count.div_ceil(self.block_rows());
+            if block < blocks {
+                let first = segment.start + block * self.block_rows();
+                let rows = first..(first + self.block_rows()).min(segment.start + segment.count);
+                return Unit { segment, rows, kv_head: heads.start / self.heads.group(), heads };
+            }
+            block -= blocks;
+        }
+        unreachable!("tile {tile} beyond the rows of the call")
+    }
+}
+
+impl Kernel for AttentionKernel {
+    fn scratch(&self, _capacity: &Capacity) -> Scratch {
+        let floats = attention_forward_scratch(self.block_rows(), self.heads.group(), self.heads.head_dim);
+        Scratch { shared: 0, per_worker: 4 * floats }
+    }
+
+    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
+        let blocks: usize = o.rows().segments().iter().map(|s| s.count.div_ceil(self.block_rows())).sum();
+        blocks * self.units_per_block(o.rows().len())
+    }
+
+    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
+        let Unit { segment, rows, kv_head, heads } = self.unit(o, tile);
+        let d = self.heads.head_dim;
+        let slot = segment.slot * o.context()..(segment.slot + 1) * o.context();
+        let q = o.input(0).slice_rows(rows.clone()).columns(heads.start * d, heads.len() * d);
+        let keys = o.kept(1).slice_rows(slot.clone()).columns(kv_head * d, d);
+        let values = o.kept(2).slice_rows(slot).columns(kv_head * d, d);
+        let mut out = o.output(0, rows.clone(), heads.start * d..heads.end * d);
+        let mut log_sum_exp = self.save.then(|| o.output(1, rows.clone(), heads.clone()));
+        let mut scratch = o.scratch();
+        attention_forward(
+            o.isa(),
+            &q,
+            &o.rows().positions()[rows],
+            &keys,
+            &values,
+            1.0 / (d as f32).sqrt(),
+            &mut out,
+            log_sum_exp.as_mut(),
+            scratch.row_mut(0),
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! What happens to a finished piece of an output row: bias, activation, residual, spreading over the split outputs.
+
+use super::shape::{Activation, Form};
+use crate::kernels::activation;
+use crate::kernels::isa::Isa;
+use crate::kernels::linear::{Epilogue, PairEpilogue};
+use crate::kernels::view::{View, ViewMut};
+use crate::ops::Operands;
+use std::ops::Range;
+
+/// Most split outputs of one node.
+pub const MAX_PARTS: usize = 8;
+
+/// Writes columns of one weight's product to the node's outputs.
+pub struct Finish<'a> {
+    isa: Isa,
+    /// The outputs that these columns touch, with their first column among all products.
+    parts: [Option<(usize, ViewMut<'a, f32>)>; MAX_PARTS],
+    /// Of this weight.
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Residual<'a>,
+    /// Column of this weight's first output among all products.
+    first_column: usize,
+}
+
+enum Residual<'a> {
+    None,
+    Add(View<'a, f32>),
+    InPlace,
+}
+
+impl<'a> Finish<'a> {
+    /// For product columns `columns` of weight `weight` and rows `rows`.
+    pub fn new(form: &Form, o: &'a dyn Operands, weight: usize, columns: Range<usize>, rows: Range<usize>) -> Self {
+        let first_column = if form.activation == Activation::Swiglu { 0 } else { form.first_column(weight) };
+        let mut parts = [const { None }; MAX_PARTS];
+        let mut start = 0;
+        let (lower, upper) = (first_column + columns.start, first_column + columns.end);
+        for (i, &width) in form.parts.iter().enumerate() {
+            let cut = lower.max(start)..upper.min(start + width);
+            if cut.start < cut.end {
+                let view = o.output(i, rows.clone(), cut.start - start..cut.end - start);
+                parts[i] = Some((cut.start, view));
+            }
+            start += width;
+        }
+        let residual = match form.residual {
+            None => Residual::None,
+            Some(i) if o.in_place(i, 0) => Residual::InPlace,
+            Some(i) => Residual::Add(o.input(i).slice_rows(rows)),
+        };
+        let bias = (!form.biases.is_empty()).then(|| o.fixed(form.biases.start + weight));
+        Finish { isa: o.isa(), parts, bias, activation: form.activation, residual, first_column }
+    }
+
+    fn write(&mut self, row: usize, first_column: usize, mut values: &mut [f32]) {
+        if let Residual::Add(residual) = &self.residual {
+            let from = &residual.row(row)[first_column..][..values.len()];
+            values.iter_mut().zip(from).for_each(|(v, r)| *v += r);
+        }
+        let mut column = self.first_column + first_column;
+        for (start, view) in self.parts.iter_mut().flatten() {
+            if values.is_empty() {
+                return;
+            }
+            if column < *start || column >= *start + view.width() {
+                continue;
+            }
+            let offset = column - *start;
+            let here = values.len().min(view.width() - offset);
+            let (now, later) = values.split_at_mut(here);
+            let out = &mut view.row_mut(row)[offset..offset + here];
+            if matches!(self.residual, Residual::InPlace) {
+                out.iter_mut().zip(&*now).for_each(|(o, v)| *o += v);
+            } else {
+                out.copy_from_slice(now);
+            }
+            column += here;
+            values = later;
+        }
+        debug_assert!(values.is_empty(), "product columns without an output");
+    }
+
+    fn add_bias(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
+        if let Some(bias) = bias {
+            let from = &bias[first_column..][..values.len()];
+            values.iter_mut().zip(from).for_each(|(v, b)| *v += b);
+        }
+    }
+}
+
+impl Epilogue for Finish<'_> {
+    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        Self::add_bias(self.bias, first_column, values);
+        match self.activation {
+            Activation::None | Activation::Swiglu => {}
+            Activation::Gelu => activation::gelu_inplace(self.isa, values),
+            Activation::GeluTable => activation::gelu_table_inplace(self.isa, values),
+            Activation::Silu => activation::silu_inplace(self.isa, values),
+        }
+        self.write(row, first_column, values);
+    }
+}
+
+/// [`Finish`] for gate and up.
+pub struct FinishPair<'a> {
+    finish: Finish<'a>,
+    second_bias: Option<&'a [f32]>,
+}
+
+impl<'a> FinishPair<'a> {
+    /// As [`Finish::new`], with the bias of the second weight.
+    pub fn new(form: &Form, o: &'a dyn Operands, columns: Range<usize>, rows: Range<usize>) -> Self {
+        let second_bias = (!form.biases.is_empty()).then(|| o.fixed(form.biases.start + 1));
+        FinishPair { finish: Finish::new(form, o, 0, columns, rows), second_bias }
+    }
+}
+
+impl PairEpilogue for FinishPair<'_> {
+    fn row(&mut self, row: usize, first_column: usize, gate: &mut [f32], up: &mut [f32]) {
+        Finish::add_bias(self.finish.bias, first_column, gate);
+        Finish::add_bias(self.second_bias, first_column, up);
+        activation::silu_inplace(self.finish.isa, gate);
+        gate.iter_mut().zip(&*up).for_each(|(g, u)| *g *= u);
+        self.finish.write(row, first_column, gate);
+    }
+}
