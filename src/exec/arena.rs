@@ -32,7 +32,8 @@ impl Arena {
     /// # Errors
     /// When the system has not that much memory.
     pub fn new(bytes: u64) -> Result<Self> {
-        let refuse = || Error::Request(format!("cannot allocate an arena of {bytes} bytes; lower --rows, --slots or --threads"));
+        let refuse =
+            || Error::Request(format!("cannot allocate an arena of {bytes} bytes; lower --rows, --slots or --threads"));
         let len = usize::try_from(bytes).map_err(|_| refuse())?;
         let layout = Layout::from_size_align(len.max(64), 64).map_err(|_| refuse())?;
         let bump = Bump::try_with_capacity(layout.size() + layout.align()).map_err(|_| refuse())?;
@@ -225,7 +226,10 @@ impl NodeOperands<'_, '_> {
     }
 
     fn row_of<T>(ptr: *mut u8, len: usize, elements: Range<usize>) -> ViewMut<'static, T> {
-        assert!(elements.start <= elements.end && elements.end * size_of::<T>() <= len, "elements {elements:?} of {len} bytes");
+        assert!(
+            elements.start <= elements.end && elements.end * size_of::<T>() <= len,
+            "elements {elements:?} of {len} bytes"
+        );
         // SAFETY: in bounds by the assertion; 64-byte aligned start; alive and not used by others as the caller argues.
         unsafe { ViewMut::from_raw(ptr.cast::<T>().add(elements.start), 1, elements.len(), elements.len(), None) }
     }
@@ -297,7 +301,10 @@ impl Operands for NodeOperands<'_, '_> {
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
         let slot = &self.node.outputs[output];
         assert!(slot.dtype == DType::F32 && slot.extent != RowExtent::Fixed);
-        assert!(rows.start <= rows.end && rows.end <= self.rows().len() && columns.end <= slot.width, "{rows:?} × {columns:?}");
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows().len() && columns.end <= slot.width,
+            "{rows:?} × {columns:?}"
+        );
         let index = self.index(slot.extent).map(|i| &i[rows.clone()]);
         assert!(rows.end <= slot.capacity || index.is_some());
         let first = if index.is_some() { 0 } else { rows.start };
@@ -320,7 +327,9 @@ impl Operands for NodeOperands<'_, '_> {
         assert!(slot.dtype == DType::F32 && slot.extent == RowExtent::Fixed && columns.end <= slot.last);
         let rows = slot.width / slot.last.max(1);
         // SAFETY: `rows × last` elements are the whole buffer; tiles of a phase ask for disjoint columns (the contract of `Operands`).
-        unsafe { ViewMut::from_raw(slot.arena().cast::<f32>().add(columns.start), rows, slot.last, columns.len(), None) }
+        unsafe {
+            ViewMut::from_raw(slot.arena().cast::<f32>().add(columns.start), rows, slot.last, columns.len(), None)
+        }
     }
 
     fn fixed_in_place(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, f32> {
@@ -335,7 +344,10 @@ impl Operands for NodeOperands<'_, '_> {
 
     fn shared(&self, elements: Range<usize>) -> View<'_, f32> {
         let ScratchSlot { ptr, len } = self.node.shared;
-        assert!(elements.start <= elements.end && elements.end * 4 <= len, "elements {elements:?} of {len} bytes of scratch");
+        assert!(
+            elements.start <= elements.end && elements.end * 4 <= len,
+            "elements {elements:?} of {len} bytes of scratch"
+        );
         // SAFETY: in bounds by the assertion; written by an earlier phase of this node; nobody writes it in this phase.
         unsafe { View::from_raw(ptr.cast::<f32>().add(elements.start), 1, elements.len(), elements.len(), None) }
     }

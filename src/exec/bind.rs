@@ -29,7 +29,8 @@ pub(super) fn kernels(plan: &Plan) -> Result<Vec<Box<dyn Kernel>>> {
 /// Row sets with room for the plan's capacity.
 pub(super) fn row_sets(plan: &Plan) -> LiveRows {
     let c = &plan.capacity;
-    let all = if plan.mode == crate::passes::Mode::Infer(crate::passes::Layout::Full) { c.slots * c.context } else { 0 };
+    let all =
+        if plan.mode == crate::passes::Mode::Infer(crate::passes::Layout::Full) { c.slots * c.context } else { 0 };
     LiveRows {
         new: RowSet::with_capacity(c.step_rows),
         wanted: RowSet::with_capacity(c.wanted_rows),
@@ -70,12 +71,7 @@ pub(super) fn nodes<'w>(
     Ok(bound.collect())
 }
 
-fn slot<'w>(
-    plan: &Plan,
-    arena: &Arena,
-    param: &dyn Fn(&str) -> Option<Param<'w>>,
-    t: TensorId,
-) -> Result<Slot<'w>> {
+fn slot<'w>(plan: &Plan, arena: &Arena, param: &dyn Fn(&str) -> Option<Param<'w>>, t: TensorId) -> Result<Slot<'w>> {
     let tensor = plan.graph.tensor(t);
     let place = match plan.tensor_buffer[t.index()] {
         Some(b) => {
@@ -102,7 +98,9 @@ fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'
     let layout = plan.graph.param(t).map_or(Layout::Plain, |p| p.layout);
     let dims = tensor.ty.shape.dims();
     let fits = match (&found, layout, dims) {
-        (Param::Packed(m), Layout::OutIn, &[n, k]) | (Param::Packed(m), Layout::InOut, &[k, n]) => m.n() == n && m.k() == k,
+        (Param::Packed(m), Layout::OutIn, &[n, k]) | (Param::Packed(m), Layout::InOut, &[k, n]) => {
+            m.n() == n && m.k() == k
+        }
         (Param::Plain(values), Layout::Plain, _) => values.len() == tensor.ty.shape.elements(),
         _ => false,
     };
@@ -113,5 +111,8 @@ fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'
         Param::Packed(m) => format!("a packed matrix {}", Shape::new([m.n(), m.k()])),
         Param::Plain(values) => format!("{} plain values", values.len()),
     };
-    Err(Error::Weights(format!("parameter {} has shape {} in the plan, but the weights hold {has}", tensor.name, tensor.ty.shape)))
+    Err(Error::Weights(format!(
+        "parameter {} has shape {} in the plan, but the weights hold {has}",
+        tensor.name, tensor.ty.shape
+    )))
 }

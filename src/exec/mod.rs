@@ -63,8 +63,8 @@ impl<'w> Executor<'w> {
         let scratch = (0..threads as u64)
             .map(|w| ScratchSlot { ptr: arena.at(start + w * size, size), len: size as usize })
             .collect();
-        let workers =
-            Workers::new(threads).map_err(|e| Error::Request(format!("cannot start {threads} threads: {e}; lower --threads")))?;
+        let workers = Workers::new(threads)
+            .map_err(|e| Error::Request(format!("cannot start {threads} threads: {e}; lower --threads")))?;
         let rows = bind::row_sets(plan);
         Ok(Executor { plan, arena, nodes, kernels, phases, rows, scratch, workers, isa: Isa::current(), profile: None })
     }
@@ -121,7 +121,9 @@ impl<'w> Executor<'w> {
     /// On a compact plan, where earlier rows are not kept.
     pub fn set_recompute(&mut self, recompute: &dyn Fn(&crate::graph::Node) -> bool) -> Result<()> {
         if self.plan.mode != crate::passes::Mode::Infer(crate::passes::Layout::Full) {
-            return Err(Error::Request("skipping can be switched off on a full plan only; compile with --layout full".into()));
+            return Err(Error::Request(
+                "skipping can be switched off on a full plan only; compile with --layout full".into(),
+            ));
         }
         for (bound, node) in self.nodes.iter_mut().zip(&self.plan.graph.nodes) {
             bound.set = if recompute(node) { Set::All } else { Set::New };

@@ -44,8 +44,12 @@ impl Executor<'_> {
     /// Switches the profile on (from zero) or off.
     pub fn set_profile(&mut self, on: bool) {
         let zeros = || self.plan.graph.nodes.iter().map(|_| AtomicU64::new(0)).collect();
-        self.profile =
-            on.then(|| Profile { nanoseconds: zeros(), calls: zeros(), last: AtomicU64::new(0), origin: Instant::now() });
+        self.profile = on.then(|| Profile {
+            nanoseconds: zeros(),
+            calls: zeros(),
+            last: AtomicU64::new(0),
+            origin: Instant::now(),
+        });
     }
 
     /// Time of each node since the profile was switched on; empty when it is off.

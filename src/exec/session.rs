@@ -31,7 +31,8 @@ impl<'w> Session<'w> {
             return Err(Error::Plan("this plan is for training; compile with --mode infer".into()));
         }
         let tokens = plan.graph.find("tokens").ok_or_else(|| Error::Plan("the graph has no input 'tokens'".into()))?;
-        let logits = plan.graph.output("logits").ok_or_else(|| Error::Plan("the graph has no result 'logits'".into()))?;
+        let logits =
+            plan.graph.output("logits").ok_or_else(|| Error::Plan("the graph has no result 'logits'".into()))?;
         let tables = plan.graph.nodes.iter().filter(|n| n.op == "embedding");
         let rows = tables.filter_map(|n| plan.graph.ty(n.operands[1]).shape.dims().first().copied());
         let vocabulary = rows.min().ok_or_else(|| Error::Plan("the graph embeds no tokens".into()))?;
@@ -96,7 +97,8 @@ impl<'w> Session<'w> {
         self.segments.clear();
         for &(slot, tokens) in parts {
             let first = self.valid[slot];
-            self.executor.tensor_mut::<i32>(self.tokens)[slot * context + first..][..tokens.len()].copy_from_slice(tokens);
+            self.executor.tensor_mut::<i32>(self.tokens)[slot * context + first..][..tokens.len()]
+                .copy_from_slice(tokens);
             self.segments.push((slot, first, tokens.len()));
             self.valid[slot] += tokens.len();
         }
@@ -117,7 +119,8 @@ impl<'w> Session<'w> {
             return Err(Error::Request("the prompt has no tokens".into()));
         }
         if tokens.len() > self.context() {
-            let message = format!("the prompt has {} tokens, more than the context of {} rows", tokens.len(), self.context());
+            let message =
+                format!("the prompt has {} tokens, more than the context of {} rows", tokens.len(), self.context());
             return Err(Error::Request(message));
         }
         let shared = self.tokens(slot).iter().zip(tokens).take_while(|(a, b)| a == b).count();
@@ -168,7 +171,12 @@ impl<'w> Session<'w> {
                 return Err(self.out_of_range(bad));
             }
             if self.valid[slot] + tokens.len() > capacity.context {
-                let message = format!("slot {slot} holds {} of {} rows; {} more do not fit", self.valid[slot], capacity.context, tokens.len());
+                let message = format!(
+                    "slot {slot} holds {} of {} rows; {} more do not fit",
+                    self.valid[slot],
+                    capacity.context,
+                    tokens.len()
+                );
                 return Err(Error::Request(message));
             }
             rows += tokens.len();
@@ -179,10 +187,16 @@ impl<'w> Session<'w> {
             };
         }
         if rows > capacity.step_rows {
-            return Err(Error::Request(format!("{rows} rows in one call; the plan computes {} (--step-rows)", capacity.step_rows)));
+            return Err(Error::Request(format!(
+                "{rows} rows in one call; the plan computes {} (--step-rows)",
+                capacity.step_rows
+            )));
         }
         if wanted > capacity.wanted_rows {
-            return Err(Error::Request(format!("{wanted} rows wanted in one call; the plan has room for {}", capacity.wanted_rows)));
+            return Err(Error::Request(format!(
+                "{wanted} rows wanted in one call; the plan has room for {}",
+                capacity.wanted_rows
+            )));
         }
         Ok(())
     }

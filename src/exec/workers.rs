@@ -103,7 +103,8 @@ impl Workers {
         assert!(shared.finished.swap(false, Ordering::AcqRel), "the workers already run a job");
         // SAFETY: only the lifetime is erased. The pointer is used by a worker between claiming a tile and counting it as done; `finished`
         // is set after every tile is done, and this function does not return before that, so `job` outlives all uses.
-        let pointer = JobPointer(unsafe { std::mem::transmute::<*const (dyn Job + '_), *const (dyn Job + 'static)>(job) });
+        let pointer =
+            JobPointer(unsafe { std::mem::transmute::<*const (dyn Job + '_), *const (dyn Job + 'static)>(job) });
         shared.job.store(std::ptr::from_ref(&pointer).cast_mut(), Ordering::Relaxed);
         shared.panicked.store(false, Ordering::Relaxed);
         shared.open(job, 0);

@@ -127,7 +127,9 @@ impl Attrs {
                 .iter()
                 .map(|i| usize::try_from(*i).map_err(|_| format!("attribute {name} has a negative entry {i}")))
                 .collect(),
-            Some(other) => Err(format!("attribute {name} must be a list like [C, C, C], not {} ({other})", other.kind())),
+            Some(other) => {
+                Err(format!("attribute {name} must be a list like [C, C, C], not {} ({other})", other.kind()))
+            }
         }
     }
 }

@@ -58,7 +58,8 @@ pub fn result_extent(operands: &[TensorType]) -> RowExtent {
 pub fn call(graph: &mut Graph, call: Call<'_>) -> Result<Vec<TensorId>, String> {
     let op = find(call.op).ok_or_else(|| unknown(call.op))?;
     let mut attrs = call.attrs;
-    let init_std = attrs.0.remove("init_std").map(|a| Attrs::new().with("init_std", a).float("init_std")).transpose()?;
+    let init_std =
+        attrs.0.remove("init_std").map(|a| Attrs::new().with("init_std", a).float("init_std")).transpose()?;
     let decay = attrs.0.remove("decay").map(|a| Attrs::new().with("decay", a).bool_or("decay", true)).transpose()?;
     check_attributes(op, &attrs)?;
     let inputs: Vec<TensorType> = call.inputs.iter().map(|&t| graph.ty(t).clone()).collect();
@@ -149,7 +150,9 @@ pub fn edit_distance(a: &str, b: &str) -> usize {
 fn check_attributes(op: &dyn Op, attrs: &Attrs) -> Result<(), String> {
     match attrs.0.keys().find(|k| !op.attributes().contains(&k.as_str())) {
         None => Ok(()),
-        Some(k) if op.attributes().is_empty() => Err(format!("{} takes no attributes, so '{k}' is out of place", op.keyword())),
+        Some(k) if op.attributes().is_empty() => {
+            Err(format!("{} takes no attributes, so '{k}' is out of place", op.keyword()))
+        }
         Some(k) => Err(format!("{} has no attribute '{k}'; it takes {}", op.keyword(), op.attributes().join(", "))),
     }
 }
@@ -161,7 +164,10 @@ fn parameter(graph: &mut Graph, name: &str, spec: super::ParamSpec) -> Result<Te
             return Err(format!("'{name}' is the name of a value, not of a parameter"));
         };
         if tensor.ty.shape != spec.shape {
-            return Err(format!("parameter {name} has shape {} here and {} where it was first used", spec.shape, tensor.ty.shape));
+            return Err(format!(
+                "parameter {name} has shape {} here and {} where it was first used",
+                spec.shape, tensor.ty.shape
+            ));
         }
         if info.layout == Layout::Plain && spec.layout != Layout::Plain {
             set_layout(graph, t, spec.layout);

@@ -4,7 +4,9 @@
 //! k and v are `Prefix` operands and so are kept. With p the probabilities and g = dy: dv = pᵀ·g,
 //! ds = p ∘ (g·vᵀ − rowsum(g ∘ y)), dq = ds·k/√D, dk = dsᵀ·q/√D; p is recomputed from the saved log-sum-exp.
 
-use super::{Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature, rule};
+use super::{
+    Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature, rule,
+};
 use crate::graph::{Attr, Attrs, TensorId};
 use crate::kernels::attention::{attention_forward, attention_forward_scratch, query_rows};
 use crate::tensor::{RowExtent, TensorType};

@@ -73,7 +73,9 @@ impl Op for RopeOp {
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         let width = sig.operands[0].shape.elements();
-        Ok(Box::new(RopeKernel { settings: settings(&sig.attrs, width)?, head_dim: 0, table: Arc::new([]) }.sized(width)))
+        Ok(Box::new(
+            RopeKernel { settings: settings(&sig.attrs, width)?, head_dim: 0, table: Arc::new([]) }.sized(width),
+        ))
     }
     fn reference(&self, sig: &Signature, case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         let s = settings(&sig.attrs, x[0].width).ok()?;
@@ -99,10 +101,17 @@ impl Op for RopeOp {
     fn cases(&self) -> Vec<Case> {
         let ty = TensorType { extent: RowExtent::Step, ..rule::fixed_type(&[36]) };
         let attrs = |pairing: &str, dim: i64| {
-            Attrs::new().with("heads", Attr::Int(3)).with("pairing", Attr::Str(pairing.into())).with("dim", Attr::Int(dim))
+            Attrs::new()
+                .with("heads", Attr::Int(3))
+                .with("pairing", Attr::Str(pairing.into()))
+                .with("dim", Attr::Int(dim))
         };
         let case = |name, attrs| Case { name, attrs, inputs: vec![ty.clone()], slots: 2, rows: 9, int_limit: 0 };
-        vec![case("half", attrs("half", 12)), case("adjacent", attrs("adjacent", 12)), case("partial", attrs("half", 8))]
+        vec![
+            case("half", attrs("half", 12)),
+            case("adjacent", attrs("adjacent", 12)),
+            case("partial", attrs("half", 8)),
+        ]
     }
 }
 

@@ -66,7 +66,11 @@ pub fn check(graph: &Graph) -> Result<()> {
             let list = |types: &[crate::tensor::TensorType]| {
                 types.iter().map(|t| format!("{} {}", t.dtype, t.shape)).collect::<Vec<_>>().join(", ")
             };
-            return Err(refuse(format!("has outputs {}, but its shape rule gives {}", list(&sig.outputs), list(&inferred))));
+            return Err(refuse(format!(
+                "has outputs {}, but its shape rule gives {}",
+                list(&sig.outputs),
+                list(&inferred)
+            )));
         }
     }
     rows::check(graph)

@@ -26,7 +26,9 @@ pub fn assign(mut graph: Graph, mode: Mode) -> Result<Graph> {
                     return Err(Error::Shape {
                         op: node.op.clone(),
                         node: node.name.clone(),
-                        message: "needs all rows at once, which an inference plan cannot give; compile with --mode train".into(),
+                        message:
+                            "needs all rows at once, which an inference plan cannot give; compile with --mode train"
+                                .into(),
                     });
                 }
             }

@@ -97,7 +97,8 @@ pub fn capacity_rows(extent: RowExtent, capacity: &Capacity) -> usize {
 /// # Errors
 /// On overflow.
 pub fn tensor_bytes(ty: &TensorType, capacity: &Capacity) -> Result<u64> {
-    let overflow = || Error::Plan(format!("a tensor of type {ty} overflows the address space; lower --rows or --slots"));
+    let overflow =
+        || Error::Plan(format!("a tensor of type {ty} overflows the address space; lower --rows or --slots"));
     let elements = ty.shape.checked_elements().and_then(|n| n.checked_mul(capacity_rows(ty.extent, capacity)));
     let bytes = elements.and_then(|n| ty.dtype.bytes_for(n)).ok_or_else(overflow)?;
     if bytes as u64 > 1 << 46 { Err(overflow()) } else { Ok(bytes as u64) }
@@ -130,7 +131,14 @@ pub(super) fn layout(graph: &Graph, mode: Mode, capacity: &Capacity, aliases: &A
         };
         tensor_buffer[t.index()] = Some(buffers.len() as u32);
         let kind = kind_of(graph, t);
-        buffers.push(PlanBuffer { name: tensor.name.clone(), kind, lower, upper, size: tensor_bytes(&tensor.ty, capacity)?, offset: 0 });
+        buffers.push(PlanBuffer {
+            name: tensor.name.clone(),
+            kind,
+            lower,
+            upper,
+            size: tensor_bytes(&tensor.ty, capacity)?,
+            offset: 0,
+        });
     }
     for t in graph.tensor_ids() {
         let r = root(aliases, t);
@@ -161,7 +169,14 @@ pub(super) fn layout(graph: &Graph, mode: Mode, capacity: &Capacity, aliases: &A
             node_scratch[n] = Some(buffers.len() as u32);
             let (lower, upper) = (n as u32, n as u32 + 1);
             let size = scratch.shared as u64;
-            buffers.push(PlanBuffer { name: node.name.clone(), kind: BufferKind::Scratch, lower, upper, size, offset: 0 });
+            buffers.push(PlanBuffer {
+                name: node.name.clone(),
+                kind: BufferKind::Scratch,
+                lower,
+                upper,
+                size,
+                offset: 0,
+            });
         }
     }
     Ok(Layout { buffers, tensor_buffer, node_scratch, scratch_per_worker })

@@ -78,12 +78,20 @@ pub fn read_header(path: &Path, file: &[u8]) -> Result<Vec<Section>> {
     }
     let version = LittleEndian::read_u32(&file[8..]);
     if version != VERSION {
-        return Err(Error::file_at(path, 8, format!("has version {version}, this program reads {VERSION}; compile it again")));
+        return Err(Error::file_at(
+            path,
+            8,
+            format!("has version {version}, this program reads {VERSION}; compile it again"),
+        ));
     }
     let count = LittleEndian::read_u32(&file[12..]);
     let end = header_len(count.min(MAX_SECTIONS) as usize);
     if count > MAX_SECTIONS || file.len() < end {
-        return Err(Error::file_at(path, 12, format!("claims {count} sections, which do not fit; the file is damaged")));
+        return Err(Error::file_at(
+            path,
+            12,
+            format!("claims {count} sections, which do not fit; the file is damaged"),
+        ));
     }
     if xxh3_64(&file[..end - 8]) != LittleEndian::read_u64(&file[end - 8..]) {
         return Err(Error::file_at(path, end as u64 - 8, "has a damaged header (checksum differs); compile it again"));
@@ -98,7 +106,9 @@ pub fn read_header(path: &Path, file: &[u8]) -> Result<Vec<Section>> {
             let (offset, len) = (LittleEndian::read_u64(&entry[8..]), LittleEndian::read_u64(&entry[16..]));
             let fits = offset.checked_add(len).is_some_and(|e| e <= file.len() as u64) && offset >= end as u64;
             if !fits || !offset.is_multiple_of(SECTION_ALIGN as u64) {
-                let message = format!("has a section of {len} bytes at {offset}, outside the file; the file is truncated or damaged");
+                let message = format!(
+                    "has a section of {len} bytes at {offset}, outside the file; the file is truncated or damaged"
+                );
                 return Err(Error::file_at(path, at as u64 + 8, message));
             }
             let checksum = LittleEndian::read_u64(&entry[24..]);
@@ -115,7 +125,11 @@ impl Section {
     pub fn bytes<'a>(&self, path: &Path, file: &'a [u8]) -> Result<&'a [u8]> {
         let bytes = self.unchecked_bytes(file);
         if xxh3_64(bytes) != self.checksum {
-            return Err(Error::file_at(path, self.offset as u64, "has a damaged section (checksum differs); compile it again"));
+            return Err(Error::file_at(
+                path,
+                self.offset as u64,
+                "has a damaged section (checksum differs); compile it again",
+            ));
         }
         Ok(bytes)
     }
@@ -200,8 +214,10 @@ mod tests {
     use super::*;
 
     fn sample(path: &Path) {
-        let text: SectionSource = (SectionKind::Text, 5, Box::new(|w| w.write_all(b"hello").map_err(|e| Error::io("x", "write", e))));
-        let plan: SectionSource = (SectionKind::Plan, 100, Box::new(|w| w.write_all(&[7; 100]).map_err(|e| Error::io("x", "write", e))));
+        let text: SectionSource =
+            (SectionKind::Text, 5, Box::new(|w| w.write_all(b"hello").map_err(|e| Error::io("x", "write", e))));
+        let plan: SectionSource =
+            (SectionKind::Plan, 100, Box::new(|w| w.write_all(&[7; 100]).map_err(|e| Error::io("x", "write", e))));
         write(path, vec![text, plan]).expect("writes");
     }
 

@@ -50,15 +50,18 @@ pub fn to_bytes(plan: &Plan) -> Vec<u8> {
 /// # Errors
 /// Malformed JSON, or whatever [`verify::verify`] refuses.
 pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Plan> {
-    let record: PlanRecord =
-        serde_json::from_slice(bytes).map_err(|e| Error::file(path, format!("has a malformed plan: {e}; compile it again")))?;
+    let record: PlanRecord = serde_json::from_slice(bytes)
+        .map_err(|e| Error::file(path, format!("has a malformed plan: {e}; compile it again")))?;
     let capacity = Capacity {
         slots: record.slots,
         context: record.context,
         step_rows: record.step_rows,
         wanted_rows: record.wanted_rows,
     };
-    if [capacity.slots, capacity.context, capacity.step_rows, capacity.wanted_rows].iter().any(|&n| n == 0 || n > 1 << 32) {
+    if [capacity.slots, capacity.context, capacity.step_rows, capacity.wanted_rows]
+        .iter()
+        .any(|&n| n == 0 || n > 1 << 32)
+    {
         return Err(Error::file(path, "has a plan with impossible sizes; compile it again"));
     }
     let plan = Plan {
@@ -102,6 +105,7 @@ pub fn find_section(sections: &[Section], kind: SectionKind) -> Option<Section> 
 pub fn load(path: &Path) -> Result<Plan> {
     let file = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
     let sections = container::read_header(path, &file)?;
-    let section = find_section(&sections, SectionKind::Plan).ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;
+    let section = find_section(&sections, SectionKind::Plan)
+        .ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;
     from_bytes(path, section.bytes(path, &file)?)
 }

@@ -110,12 +110,19 @@ fn place(layout: &mut buffers::Layout) -> Result<Totals> {
             .checked_next_multiple_of(ALIGN)
             .ok_or_else(|| Error::Plan("the arena overflows the address space; lower --rows or --slots".into()))?;
     }
-    let transient: Vec<usize> = (0..layout.buffers.len()).filter(|&i| !layout.buffers[i].kind.is_persistent()).collect();
+    let transient: Vec<usize> =
+        (0..layout.buffers.len()).filter(|&i| !layout.buffers[i].kind.is_persistent()).collect();
     let problem: Vec<placement::Buffer> = transient
         .iter()
         .map(|&i| {
             let b = &layout.buffers[i];
-            placement::Buffer { lower: b.lower as u64, upper: b.upper as u64, size: b.size.next_multiple_of(ALIGN), align: ALIGN, fixed: None }
+            placement::Buffer {
+                lower: b.lower as u64,
+                upper: b.upper as u64,
+                size: b.size.next_multiple_of(ALIGN),
+                align: ALIGN,
+                fixed: None,
+            }
         })
         .collect();
     let placed = placement::place(&problem, &placement::Options::default())?;

@@ -45,7 +45,10 @@ fn check_tables(plan: &Plan) -> Result<()> {
     }
     plan.node_scratch.iter().flatten().for_each(|&b| owners[b as usize] += 1);
     match owners.iter().position(|&n| n != 1) {
-        Some(b) => Err(broken(format!("buffer '{}' belongs to {} tensors that are not aliases", plan.buffers[b].name, owners[b]))),
+        Some(b) => Err(broken(format!(
+            "buffer '{}' belongs to {} tensors that are not aliases",
+            plan.buffers[b].name, owners[b]
+        ))),
         None => Ok(()),
     }
 }
@@ -60,7 +63,8 @@ fn check_aliases(plan: &Plan) -> Result<()> {
     graph.outputs.iter().for_each(|(_, t)| last_use[t.index()] = graph.nodes.len());
     for t in graph.tensor_ids() {
         let illegal = |why: &str| {
-            let over = plan.aliases[t.index()].map_or("nothing", |o| graph.tensors.get(o.index()).map_or("?", |x| &x.name));
+            let over =
+                plan.aliases[t.index()].map_or("nothing", |o| graph.tensors.get(o.index()).map_or("?", |x| &x.name));
             Err(broken(format!("alias of '{}' on '{over}' is not legal: {why}", graph.tensor(t).name)))
         };
         let Some(operand) = plan.aliases[t.index()] else { continue };
@@ -105,8 +109,15 @@ fn check_aliases(plan: &Plan) -> Result<()> {
         }
         for (i, &t) in node.operands.iter().enumerate() {
             let writes_value = op.mutates(&sig, i);
-            if writes_value && last_use[t.index()] > n && matches!(graph.tensor(t).kind, TensorKind::Param(_) | TensorKind::Value(_)) {
-                return Err(broken(format!("'{}' updates '{}', which is still read later", node.name, graph.tensor(t).name)));
+            if writes_value
+                && last_use[t.index()] > n
+                && matches!(graph.tensor(t).kind, TensorKind::Param(_) | TensorKind::Value(_))
+            {
+                return Err(broken(format!(
+                    "'{}' updates '{}', which is still read later",
+                    node.name,
+                    graph.tensor(t).name
+                )));
             }
         }
     }
@@ -201,7 +212,13 @@ fn check_overlap(plan: &Plan) -> Result<()> {
     let problem: Vec<placement::Buffer> = plan
         .buffers
         .iter()
-        .map(|b| placement::Buffer { lower: b.lower as u64, upper: b.upper as u64, size: b.size, align: ALIGN, fixed: None })
+        .map(|b| placement::Buffer {
+            lower: b.lower as u64,
+            upper: b.upper as u64,
+            size: b.size,
+            align: ALIGN,
+            fixed: None,
+        })
         .collect();
     let offsets: Vec<u64> = plan.buffers.iter().map(|b| b.offset).collect();
     placement::verify(&problem, &offsets, plan.totals.persistent + plan.totals.transient).map_err(|violation| {

@@ -68,7 +68,10 @@ impl Op for Linear {
     fn cases(&self) -> Vec<Case> {
         let ty = TensorType { extent: RowExtent::Step, ..rule::fixed_type(&[37]) };
         let attrs = |layout: &str, bias: bool| {
-            Attrs::new().with("out", Attr::Int(45)).with("layout", Attr::Str(layout.into())).with("bias", Attr::Bool(bias))
+            Attrs::new()
+                .with("out", Attr::Int(45))
+                .with("layout", Attr::Str(layout.into()))
+                .with("bias", Attr::Bool(bias))
         };
         let case = |name, attrs| Case { name, attrs, inputs: vec![ty.clone()], slots: 2, rows: 9, int_limit: 0 };
         vec![

@@ -95,7 +95,10 @@ impl Form {
                 (Layout::OutIn, &[n, inputs]) | (_, &[inputs, n]) if inputs == k && n > 0 => n,
                 _ => {
                     let order = if layout == Layout::OutIn { "[out, in]" } else { "[in, out]" };
-                    return Err(format!("the weight has shape {} ({order}), but x has features [{k}]", operands[i].shape));
+                    return Err(format!(
+                        "the weight has shape {} ({order}), but x has features [{k}]",
+                        operands[i].shape
+                    ));
                 }
             };
             rule::fixed(operands, i, dims)?;
