@@ -1,7 +1,9 @@
 //! Numeric code on views: no graph types. Each kernel has a portable version beside its SIMD ones.
 
 pub mod activation;
+pub mod adamw;
 pub mod attention;
+pub mod dropout;
 pub mod elementwise;
 pub mod isa;
 pub mod linear;
@@ -12,5 +14,6 @@ pub mod quant;
 pub mod reduce;
 pub mod roofline;
 pub mod rope;
+pub mod softmax;
 pub mod vector;
 pub mod view;
