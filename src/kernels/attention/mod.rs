@@ -5,9 +5,11 @@
 //! bits alone or in any block. Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention
 //! (Dao et al., 2022).
 
+mod backward;
 mod forward;
 mod tile;
 
+pub use backward::{AttentionPart, AttentionSaved, attention_backward, attention_backward_scratch};
 pub use forward::{attention_forward, attention_forward_scratch};
 pub use tile::KEY_TILE;
 
@@ -20,5 +22,7 @@ pub const fn query_rows(group: usize) -> usize {
     }
 }
 
+#[cfg(test)]
+mod backward_tests;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,381 @@
+//! Gradients of attention over one slot, in tiles, with the probabilities recomputed from the saved log-sum-exp.
+//!
+//! With P = e^(scale q·k − lse), dP = d_out·v and dS = P (dP − Σ d_out·out): `d_v = Pᵀ d_out`, `d_q = scale dS k`,
+//! `d_k = scale dSᵀ q`. Sums over keys and over query rows run in ascending order, those over the heads of a group from its
+//! first head on, so the bits are the same however the work is split.
+#![allow(unsafe_code)]
+
+use super::tile::{KEY_TILE, Product, Start, copy_row, padded, row_pointers, transpose_tile};
+use crate::kernels::isa::Isa;
+use crate::kernels::reduce::row_sums;
+use crate::kernels::vector::map::LaneFn;
+use crate::kernels::vector::math::exp;
+use crate::kernels::vector::{Kernel, Simd, dispatch};
+use crate::kernels::view::{View, ViewMut};
+
+/// Query rows of a tile pair: as many as keys, so that only pairs on the diagonal are cut by causality.
+const TILE: usize = KEY_TILE;
+
+/// Floats of scratch that [`attention_backward`] needs.
+pub const fn attention_backward_scratch(head_dim: usize) -> usize {
+    2 * head_dim * TILE + 6 * TILE * padded(head_dim) + 2 * TILE * TILE + 2 * TILE
+}
+
+/// What the forward pass of one key-value head saw and saved, and the gradient of its result. Row i is position i.
+#[derive(Clone, Copy)]
+pub struct AttentionSaved<'a> {
+    /// Rows of `group · D`.
+    pub q: View<'a, f32>,
+    /// Rows of D.
+    pub keys: View<'a, f32>,
+    /// Rows of D.
+    pub values: View<'a, f32>,
+    /// Result of the forward pass: rows of `group · D`.
+    pub out: View<'a, f32>,
+    /// Saved by the forward pass: rows of `group`.
+    pub log_sum_exp: View<'a, f32>,
+    /// Gradient of `out`.
+    pub d_out: View<'a, f32>,
+    /// Factor on the scores.
+    pub scale: f32,
+}
+
+/// Which part of the gradients a call computes. `Queries` over all blocks and `Keys` over all tiles give the bits of `All`, at
+/// 7/5 of its work: for more workers than key-value heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionPart {
+    /// Everything.
+    All,
+    /// `d_q` of the block of [`KEY_TILE`] rows with this number.
+    Queries(usize),
+    /// `d_keys` and `d_values` of the tile of [`KEY_TILE`] rows with this number.
+    Keys(usize),
+}
+
+/// Overwrites the gradients of queries, keys and values (those of `part`).
+///
+/// `scratch`: [`attention_backward_scratch`] floats, of any content.
+///
+/// # Panics
+/// When a shape does not fit.
+pub fn attention_backward(
+    isa: Isa,
+    saved: &AttentionSaved,
+    part: AttentionPart,
+    d_q: &mut ViewMut<f32>,
+    d_keys: &mut ViewMut<f32>,
+    d_values: &mut ViewMut<f32>,
+    scratch: &mut [f32],
+) {
+    let (rows, d, width) = (saved.q.rows(), saved.keys.width(), saved.q.width());
+    assert!(d > 0 && width.is_multiple_of(d), "attention rows of {width} for heads of {d}");
+    let same = |view: &View<f32>, width| view.rows() == rows && view.width() == width;
+    assert!(
+        same(&saved.keys, d)
+            && same(&saved.values, d)
+            && same(&saved.out, width)
+            && same(&saved.d_out, width)
+            && same(&saved.log_sum_exp, width / d),
+        "attention gradient operands of different shapes"
+    );
+    let same = |view: &ViewMut<f32>, width| view.rows() == rows && view.width() == width;
+    assert!(
+        (matches!(part, AttentionPart::Keys(_)) || same(d_q, width))
+            && (matches!(part, AttentionPart::Queries(_)) || same(d_keys, d) && same(d_values, d)),
+        "attention gradients of different shapes"
+    );
+    let needed = attention_backward_scratch(d);
+    assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
+    dispatch(isa, Backward { saved, part, d_q, d_keys, d_values, scratch, d, group: width / d });
+}
+
+struct Backward<'a, 'q, 'k, 'v> {
+    saved: &'a AttentionSaved<'a>,
+    part: AttentionPart,
+    d_q: &'a mut ViewMut<'q, f32>,
+    d_keys: &'a mut ViewMut<'k, f32>,
+    d_values: &'a mut ViewMut<'v, f32>,
+    scratch: &'a mut [f32],
+    d: usize,
+    group: usize,
+}
+
+/// The scratch of one call, cut up. Row-major tiles have rows of padded(D); transposed ones rows of TILE.
+#[derive(Clone, Copy)]
+struct Parts {
+    keys_transposed: *mut f32,
+    values_transposed: *mut f32,
+    /// Keys times scale.
+    keys: *mut f32,
+    d_keys: *mut f32,
+    d_values: *mut f32,
+    /// Queries times scale.
+    q: *mut f32,
+    d_out: *mut f32,
+    d_q: *mut f32,
+    probabilities: *mut f32,
+    /// dP, then dS.
+    d_scores: *mut f32,
+    log_sum_exp: *mut f32,
+    /// Σ d_out · out of each row.
+    delta: *mut f32,
+}
+
+struct DotTerms;
+impl LaneFn<2, 1> for DotTerms {
+    #[inline(always)]
+    fn apply<S: Simd>(&self, s: S, [a, b]: [S::V; 2]) -> [S::V; 1] {
+        [s.mul(a, b)]
+    }
+}
+
+impl Kernel for Backward<'_, '_, '_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let tiles = self.saved.q.rows().div_ceil(TILE);
+        let parts = self.cut();
+        // SAFETY: `attention_backward` checked every shape; `cut` keeps the parts inside the scratch.
+        unsafe {
+            match self.part {
+                AttentionPart::All => {
+                    for tile in 0..tiles {
+                        self.key_tile::<S, true>(s, parts, tile, tiles);
+                    }
+                }
+                AttentionPart::Keys(tile) => self.key_tile::<S, false>(s, parts, tile, tiles),
+                AttentionPart::Queries(block) => {
+                    for head in 0..self.group {
+                        self.load_queries(s, parts, head, block);
+                        for tile in 0..=block {
+                            self.load_keys(s, parts, tile);
+                            self.load_d_q(s, parts, head, block, tile);
+                            self.pair::<S, true, false>(s, parts, block, tile);
+                            self.store_d_q(s, parts, head, block);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Backward<'_, '_, '_, '_> {
+    #[inline(always)]
+    fn cut(&mut self) -> Parts {
+        let (across, along) = (self.d * TILE, TILE * padded(self.d));
+        let mut rest = self.scratch.as_mut_ptr();
+        // The total is `attention_backward_scratch`, which the scratch holds.
+        let mut take = |len: usize| {
+            let part = rest;
+            rest = rest.wrapping_add(len);
+            part
+        };
+        Parts {
+            keys_transposed: take(across),
+            values_transposed: take(across),
+            keys: take(along),
+            d_keys: take(along),
+            d_values: take(along),
+            q: take(along),
+            d_out: take(along),
+            d_q: take(along),
+            probabilities: take(TILE * TILE),
+            d_scores: take(TILE * TILE),
+            log_sum_exp: take(TILE),
+            delta: take(TILE),
+        }
+    }
+
+    /// First row and number of rows of a tile.
+    #[inline(always)]
+    fn extent(&self, tile: usize) -> (usize, usize) {
+        let first = tile * TILE;
+        (first, TILE.min(self.saved.q.rows() - first))
+    }
+
+    /// All gradients of one key tile, and with `QUERIES` its terms of `d_q`.
+    #[inline(always)]
+    unsafe fn key_tile<S: Simd, const QUERIES: bool>(&mut self, s: S, parts: Parts, tile: usize, tiles: usize) {
+        let (first, count) = self.extent(tile);
+        let stride = padded(self.d);
+        // SAFETY: the parts hold a tile each.
+        unsafe {
+            self.load_keys(s, parts, tile);
+            std::slice::from_raw_parts_mut(parts.d_keys, TILE * stride).fill(0.0);
+            std::slice::from_raw_parts_mut(parts.d_values, TILE * stride).fill(0.0);
+            for head in 0..self.group {
+                for block in tile..tiles {
+                    self.load_queries(s, parts, head, block);
+                    if QUERIES {
+                        self.load_d_q(s, parts, head, block, tile);
+                    }
+                    self.pair::<S, QUERIES, true>(s, parts, block, tile);
+                    if QUERIES {
+                        self.store_d_q(s, parts, head, block);
+                    }
+                }
+            }
+            for i in 0..count {
+                store_row(s, parts.d_keys.add(i * stride), self.d, self.d_keys.row_ptr(first + i));
+                store_row(s, parts.d_values.add(i * stride), self.d, self.d_values.row_ptr(first + i));
+            }
+        }
+    }
+
+    /// Keys and values of a tile, in the layouts that the products read.
+    #[inline(always)]
+    unsafe fn load_keys<S: Simd>(&self, s: S, parts: Parts, tile: usize) {
+        let (first, count) = self.extent(tile);
+        let keys = row_pointers(&self.saved.keys, first, count);
+        let values = row_pointers(&self.saved.values, first, count);
+        // SAFETY: the rows hold d elements, the parts a tile.
+        unsafe {
+            transpose_tile(s, &keys[..count], self.d, parts.keys_transposed);
+            transpose_tile(s, &values[..count], self.d, parts.values_transposed);
+            for (i, &key) in keys[..count].iter().enumerate() {
+                copy_row(s, key, self.d, self.saved.scale, parts.keys.add(i * padded(self.d)));
+            }
+        }
+    }
+
+    /// Queries, upstream gradients and statistics of one head of a block.
+    #[inline(always)]
+    unsafe fn load_queries<S: Simd>(&self, s: S, parts: Parts, head: usize, block: usize) {
+        let (first, count) = self.extent(block);
+        let (d, stride) = (self.d, padded(self.d));
+        // SAFETY: rows of the views hold group · d elements, the parts a tile.
+        unsafe {
+            for i in 0..count {
+                let row = first + i;
+                let d_out = self.saved.d_out.row_ptr(row).add(head * d);
+                copy_row(s, self.saved.q.row_ptr(row).add(head * d), d, self.saved.scale, parts.q.add(i * stride));
+                copy_row(s, d_out, d, 1.0, parts.d_out.add(i * stride));
+                let [delta] = row_sums(s, &DotTerms, [d_out, self.saved.out.row_ptr(row).add(head * d)], d);
+                *parts.delta.add(i) = delta;
+                *parts.log_sum_exp.add(i) = self.saved.log_sum_exp.row(row)[head];
+            }
+        }
+    }
+
+    /// The terms of `d_q` so far: none before tile 0.
+    #[inline(always)]
+    unsafe fn load_d_q<S: Simd>(&mut self, s: S, parts: Parts, head: usize, block: usize, tile: usize) {
+        let (first, count) = self.extent(block);
+        let stride = padded(self.d);
+        // SAFETY: as `load_queries`; after tile 0 the rows have been written by `store_d_q`.
+        unsafe {
+            if tile == 0 {
+                std::slice::from_raw_parts_mut(parts.d_q, TILE * stride).fill(0.0);
+                return;
+            }
+            for i in 0..count {
+                let row = self.d_q.row_ptr(first + i).cast_const().add(head * self.d);
+                copy_row(s, row, self.d, 1.0, parts.d_q.add(i * stride));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_d_q<S: Simd>(&mut self, s: S, parts: Parts, head: usize, block: usize) {
+        let (first, count) = self.extent(block);
+        for i in 0..count {
+            // SAFETY: as `load_queries`.
+            unsafe {
+                let row = self.d_q.row_ptr(first + i).add(head * self.d);
+                store_row(s, parts.d_q.add(i * padded(self.d)), self.d, row);
+            }
+        }
+    }
+
+    /// Adds what a query block and a key tile contribute to each other's gradients.
+    #[inline(always)]
+    unsafe fn pair<S: Simd, const QUERIES: bool, const KEYS: bool>(
+        &self,
+        s: S,
+        parts: Parts,
+        block: usize,
+        tile: usize,
+    ) {
+        let (rows, keys) = (self.extent(block).1, self.extent(tile).1);
+        let diagonal = block == tile;
+        let (d, stride) = (self.d, padded(self.d));
+        let width = stride / S::LANES;
+        let forward = |a, b, c| Product { a, a_row: stride, a_k: 1, b, b_k: TILE, c, c_row: TILE };
+        let scores = forward(parts.q.cast_const(), parts.keys_transposed.cast_const(), parts.probabilities);
+        let d_scores = forward(parts.d_out.cast_const(), parts.values_transposed.cast_const(), parts.d_scores);
+        let d_q =
+            Product { a: parts.d_scores, a_row: TILE, a_k: 1, b: parts.keys, b_k: stride, c: parts.d_q, c_row: stride };
+        // SAFETY: every part holds a tile, of which `rows` and `keys` rows are set; products stay within them.
+        unsafe {
+            for row in (0..rows).step_by(ROWS) {
+                let n = ROWS.min(rows - row);
+                let limit = if diagonal { row + n } else { keys };
+                let vectors = limit.div_ceil(S::LANES);
+                scores.after(row).rows(s, n, vectors, (0, d), Start::Zero);
+                d_scores.after(row).rows(s, n, vectors, (0, d), Start::Zero);
+                for i in row..row + n {
+                    differentiate_row(s, parts, i, if diagonal { i + 1 } else { keys });
+                }
+                if QUERIES {
+                    d_q.after(row).rows(s, n, width, (0, limit), Start::Keep);
+                }
+            }
+            if KEYS {
+                let transposed = |a, b, c| Product { a, a_row: 1, a_k: TILE, b, b_k: stride, c, c_row: stride };
+                let d_values = transposed(parts.probabilities.cast_const(), parts.d_out.cast_const(), parts.d_values);
+                let d_keys = transposed(parts.d_scores.cast_const(), parts.q.cast_const(), parts.d_keys);
+                for key in (0..keys).step_by(ROWS) {
+                    let n = ROWS.min(keys - key);
+                    // On the diagonal no row before the key has seen it.
+                    let from = if diagonal { key } else { 0 };
+                    d_values.after(key).rows(s, n, width, (from, rows), Start::Keep);
+                    d_keys.after(key).rows(s, n, width, (from, rows), Start::Keep);
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a product block.
+const ROWS: usize = super::tile::BLOCK_ROWS;
+
+/// Turns row `i` of scores and dP into probabilities and dS; both are zero from `limit` on.
+#[inline(always)]
+unsafe fn differentiate_row<S: Simd>(s: S, parts: Parts, i: usize, limit: usize) {
+    let zero = s.splat(0.0);
+    // SAFETY: the parts hold TILE rows of TILE, a multiple of LANES.
+    unsafe {
+        let (p, ds) = (parts.probabilities.add(i * TILE), parts.d_scores.add(i * TILE));
+        let (lse, delta) = (s.splat(*parts.log_sum_exp.add(i)), s.splat(*parts.delta.add(i)));
+        let mut at = 0;
+        while at < limit {
+            let mut probability = exp(s, s.sub(s.load(p.add(at)), lse));
+            let mut gradient = s.mul(probability, s.sub(s.load(ds.add(at)), delta));
+            if limit - at < S::LANES {
+                probability = s.keep_first(probability, limit - at, zero);
+                gradient = s.keep_first(gradient, limit - at, zero);
+            }
+            s.store(p.add(at), probability);
+            s.store(ds.add(at), gradient);
+            at += S::LANES;
+        }
+        while at < TILE {
+            s.store(p.add(at), zero);
+            s.store(ds.add(at), zero);
+            at += S::LANES;
+        }
+    }
+}
+
+/// Writes the first `width` elements of a padded row.
+#[inline(always)]
+unsafe fn store_row<S: Simd>(s: S, src: *const f32, width: usize, dst: *mut f32) {
+    let mut i = 0;
+    while i < width {
+        let count = S::LANES.min(width - i);
+        // SAFETY: the source is padded to whole vectors; `count` elements fit the destination.
+        unsafe { s.store_partial(dst.add(i), s.load(src.add(i)), count) };
+        i += count;
+    }
+}
