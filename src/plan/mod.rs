@@ -6,6 +6,7 @@ pub mod buffers;
 pub mod container;
 pub mod file;
 pub mod placement;
+pub mod report;
 pub mod verify;
 
 use crate::error::{Error, Result};

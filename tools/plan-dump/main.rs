@@ -1,13 +1,20 @@
 //! `plan-dump`: look at memory plans, check them, compare them, and make them from a list of buffers.
 
+mod check;
+mod json;
+mod output;
 mod place;
+mod show;
+mod size;
+mod table;
+mod text;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "plan-dump", version, about = "Inspect and make memory plans")]
+#[command(name = "plan-dump", version, about = "Inspect, check, compare and make memory plans")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -15,15 +22,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Show(show::ShowArgs),
+    Check(check::CheckArgs),
     Place(place::PlaceArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Show(args) => show::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Place(args) => place::run(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("plan-dump: {error}");
+        eprintln!("plan-dump: {}", output::printable(&error.to_string()));
         ExitCode::from(error.exit_code())
     })
 }

@@ -1,0 +1,150 @@
+//! How many transient bytes each pass saved, from memory of its own for every tensor to the finished arena.
+//!
+//! A plan holds only its final graph; earlier stages are rebuilt from it. Recomputed nodes are folded back into what they repeat,
+//! the written order follows from the order in which tensors were created, and aliases are taken back to those that ops demand.
+
+use super::rows::naive_bytes;
+use crate::graph::{Graph, NodeId, TensorId, TensorKind, verify};
+use crate::ops;
+use crate::passes::alias;
+use crate::plan::{ALIGN, Plan, buffers, placement};
+use serde::Serialize;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+/// One stage of the waterfall.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stage {
+    /// `naive`, `lifespans`, `in-place`, `order`, `recomputation` or `placement`.
+    pub name: &'static str,
+    /// Transient bytes after this stage: a sum for `naive`, the highest load for those between, the placed size for the last.
+    pub bytes: u64,
+    /// What the stage saved; negative where it costs bytes, as placement does when the arena ends above the highest load.
+    pub saved: i64,
+}
+
+/// The stages of a verified plan, in order.
+pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
+    let folded = fold_recomputed(&plan.graph);
+    let written = written_order(&folded);
+    let final_load = plan.totals.max_load;
+    let load = |graph: &Graph, aliases: &alias::Aliases| peak_load(plan, graph, aliases).unwrap_or(final_load);
+    let naive = match folded.nodes.len() == plan.graph.nodes.len() {
+        true => naive_bytes(plan),
+        false => naive_of(plan, &folded).unwrap_or_else(|| naive_bytes(plan)),
+    };
+    let bytes = [
+        ("naive", naive),
+        ("lifespans", load(&written, &alias::required(&written))),
+        ("in-place", load(&written, &alias::choose(&written))),
+        ("order", load(&folded, &alias::choose(&folded))),
+        ("recomputation", final_load),
+        ("placement", plan.totals.transient),
+    ];
+    let mut before = bytes[0].1;
+    let stage = |(name, bytes): (&'static str, u64)| {
+        let saved = before as i64 - bytes as i64;
+        before = bytes;
+        Stage { name, bytes, saved }
+    };
+    bytes.into_iter().map(stage).collect()
+}
+
+/// Highest load of a graph with the sizes of the plan.
+fn peak_load(plan: &Plan, graph: &Graph, aliases: &alias::Aliases) -> Option<u64> {
+    let layout = buffers::layout(graph, plan.mode, &plan.capacity, aliases).ok()?;
+    let transient = layout.buffers.iter().filter(|b| !b.kind.is_persistent());
+    let padded: Vec<placement::Buffer> = transient
+        .map(|b| placement::Buffer::new(b.lower.into(), b.upper.into(), b.size.next_multiple_of(ALIGN)))
+        .collect();
+    Some(placement::max_load(&padded))
+}
+
+/// Every transient tensor and scratch of a graph side by side.
+fn naive_of(plan: &Plan, graph: &Graph) -> Option<u64> {
+    let alone = vec![None; graph.tensors.len()];
+    let layout = buffers::layout(graph, plan.mode, &plan.capacity, &alone).ok()?;
+    let transient = layout.buffers.iter().filter(|b| !b.kind.is_persistent());
+    Some(transient.map(|b| b.size.next_multiple_of(ALIGN)).sum())
+}
+
+/// The graph without recomputed nodes: what they computed again is read from the node that they repeat.
+pub(super) fn fold_recomputed(graph: &Graph) -> Graph {
+    if graph.nodes.iter().all(|n| !n.recomputed) {
+        return graph.clone();
+    }
+    let mut same: Vec<TensorId> = graph.tensor_ids().collect();
+    let mut first: HashMap<(String, Vec<TensorId>), NodeId> = HashMap::new();
+    let mut folded = graph.clone();
+    let mut order = Vec::new();
+    for n in graph.node_ids() {
+        let node = &mut folded.nodes[n.index()];
+        node.operands.iter_mut().for_each(|t| *t = same[t.index()]);
+        let key = (format!("{} {:?}", node.op, node.attrs), node.operands.clone());
+        match first.get(&key) {
+            Some(original) if graph.node(n).recomputed => {
+                let outputs = graph.node(*original).outputs.iter().zip(&graph.node(n).outputs);
+                outputs.for_each(|(&original, clone)| same[clone.index()] = original);
+            }
+            _ => {
+                first.entry(key).or_insert(n);
+                order.push(n);
+            }
+        }
+    }
+    folded.outputs.iter_mut().for_each(|(_, t)| *t = same[t.index()]);
+    let folded = folded.reordered(&order);
+    if verify::verify(&folded).is_ok() { folded } else { graph.clone() }
+}
+
+/// The graph in the order in which its tensors were created, as far as operands and updates in place allow.
+pub(super) fn written_order(graph: &Graph) -> Graph {
+    let key = |n: NodeId| {
+        let node = graph.node(n);
+        let first = node.outputs.iter().map(|t| t.0).min().unwrap_or(u32::MAX);
+        (node.section, first, n)
+    };
+    let mut waits = vec![0u32; graph.nodes.len()];
+    let mut then: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
+    for (before, after) in dependencies(graph) {
+        waits[after.index()] += 1;
+        then[before.index()].push(after);
+    }
+    let mut ready: BinaryHeap<_> =
+        graph.node_ids().filter(|n| waits[n.index()] == 0).map(|n| Reverse(key(n))).collect();
+    let mut order = Vec::with_capacity(graph.nodes.len());
+    while let Some(Reverse((.., n))) = ready.pop() {
+        order.push(n);
+        for &m in &then[n.index()] {
+            waits[m.index()] -= 1;
+            if waits[m.index()] == 0 {
+                ready.push(Reverse(key(m)));
+            }
+        }
+    }
+    if order.len() == graph.nodes.len() { graph.reordered(&order) } else { graph.clone() }
+}
+
+/// Pairs of nodes whose order matters: a producer and its readers; readers of memory that is updated in place, around the update.
+fn dependencies(graph: &Graph) -> Vec<(NodeId, NodeId)> {
+    let mut pairs = Vec::new();
+    let readers = graph.readers();
+    for n in graph.node_ids() {
+        let node = graph.node(n);
+        for &t in &node.operands {
+            if let TensorKind::Value(producer) = graph.tensor(t).kind {
+                pairs.push((producer, n));
+            }
+        }
+        let Some(op) = ops::find(&node.op) else { continue };
+        let sig = ops::build::signature(graph, node);
+        let shared = (0..node.outputs.len()).filter_map(|o| op.must_alias(&sig, o));
+        let updated: Vec<usize> = (0..node.operands.len()).filter(|&i| op.mutates(&sig, i)).chain(shared).collect();
+        for t in updated.into_iter().filter_map(|i| node.operands.get(i)) {
+            for &(reader, _) in readers[t.index()].iter().filter(|(reader, _)| *reader != n) {
+                pairs.push(if reader < n { (reader, n) } else { (n, reader) });
+            }
+        }
+    }
+    pairs
+}

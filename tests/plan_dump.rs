@@ -1,0 +1,101 @@
+//! The real `plan-dump` binary on plans of small models.
+
+mod sample_plans;
+
+use sample_plans::{TINY, planned};
+use staticgrad::passes::Layout;
+use staticgrad::plan::{Plan, file};
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn plan_dump(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_plan-dump")).args(arguments).output().expect("plan-dump runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+/// A folder with `a.plan` in it.
+fn saved(plan: &Plan) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("a.plan");
+    file::save(&path, plan).expect("saves");
+    (folder, path.to_str().expect("UTF-8").to_string())
+}
+
+#[test]
+fn text_lists_every_buffer_and_the_totals() {
+    let plan = planned(TINY, 4, Layout::Compact);
+    let (_folder, path) = saved(&plan);
+    let output = plan_dump(&["show", &path]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    for b in &plan.buffers {
+        assert!(text.contains(&b.name), "{} is missing from\n{text}", b.name);
+    }
+    for total in [plan.totals.persistent, plan.totals.transient, plan.totals.max_load] {
+        assert!(text.contains(&format!("({total} bytes)")), "{total} is missing from\n{text}");
+    }
+    assert!(text.contains("fragmentation") && text.contains("peak: "));
+}
+
+#[test]
+fn csv_has_the_columns_of_minimalloc_and_places_again() {
+    let plan = planned(TINY, 4, Layout::Compact);
+    let (folder, path) = saved(&plan);
+    let text = stdout(&plan_dump(&["show", &path, "--format", "csv"]));
+    assert_eq!(text.lines().next(), Some("id,lower,upper,size,offset"));
+    assert_eq!(text.lines().count(), 1 + plan.buffers.len());
+    let free: String = text.lines().map(|line| line.rsplit_once(',').expect("columns").0.to_string() + "\n").collect();
+    let csv = folder.path().join("free.csv");
+    std::fs::write(&csv, free).expect("writes");
+    let placed = stdout(&plan_dump(&["place", csv.to_str().expect("UTF-8")]));
+    let bound = plan.totals.persistent + plan.totals.max_load;
+    assert!(placed.contains(&format!("bound         {bound}\n")), "{placed}");
+}
+
+#[test]
+fn json_follows_its_schema() {
+    let plan = planned(TINY, 4, Layout::Compact);
+    let (_folder, path) = saved(&plan);
+    let text = stdout(&plan_dump(&["show", &path, "--format", "json"]));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(report["schema"], "staticgrad.plan");
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["buffers"].as_array().map(Vec::len), Some(plan.buffers.len()));
+    assert_eq!(report["totals"]["max_load"], plan.totals.max_load);
+    assert_eq!(report["peak"]["bytes"], plan.totals.max_load);
+    let load: Vec<u64> = report["load"].as_array().expect("a list").iter().filter_map(|n| n.as_u64()).collect();
+    assert_eq!(load.len(), plan.graph.nodes.len());
+    assert_eq!(load.iter().max(), Some(&plan.totals.max_load));
+}
+
+#[test]
+fn damaged_files_are_refused_in_one_line() {
+    let (_folder, path) = saved(&planned(TINY, 4, Layout::Compact));
+    let check = plan_dump(&["check", &path]);
+    assert_eq!(check.status.code(), Some(0));
+    assert!(stdout(&check).contains("sound"));
+    let mut bytes = std::fs::read(&path).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, &bytes).expect("writes");
+    for arguments in [&["check", &path][..], &["show", &path], &["show", &path, "--format", "json"]] {
+        let output = plan_dump(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        let message = String::from_utf8_lossy(&output.stderr).to_string();
+        assert!(message.lines().count() == 1 && message.contains("checksum"), "{message}");
+    }
+    let missing = Path::new(&path).with_extension("no");
+    assert_eq!(plan_dump(&["check", missing.to_str().expect("UTF-8")]).status.code(), Some(1));
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for arguments in [&["show"][..], &["check"], &["show", "x", "--format", "gif"], &["frobnicate"], &[]] {
+        assert_eq!(plan_dump(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(plan_dump(&["show", "--help"]).status.code(), Some(0));
+}

@@ -1,0 +1,63 @@
+//! `plan-dump show`: one plan, for people and for programs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use staticgrad::error::Result;
+use staticgrad::plan::file;
+use staticgrad::plan::report::Report;
+
+use crate::{json, output, size, text};
+
+/// Show a plan: every buffer, totals, the load, what is live at the peak, what each pass saved.
+#[derive(clap::Args)]
+pub struct ShowArgs {
+    /// The plan file.
+    file: PathBuf,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Write to this file instead of standard output.
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Compare with a memory budget for the whole arena, such as 1GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    budget: Option<u64>,
+    /// Workers to count scratch for.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+    /// Buffers to list at the peak.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+}
+
+/// Forms of a shown plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Tables for a terminal.
+    Text,
+    /// Everything, schema documented in tools/plan-dump/README.md.
+    Json,
+    /// id,lower,upper,size,offset: MiniMalloc's columns.
+    Csv,
+}
+
+/// Loads, verifies and shows.
+///
+/// # Errors
+/// Files that cannot be read or written; plans that the verifier refuses.
+pub fn run(args: &ShowArgs) -> Result<ExitCode> {
+    let plan = file::load(&args.file)?;
+    let report = Report::of(&plan);
+    let text = match args.format {
+        Format::Text => {
+            let options = text::Options { budget: args.budget, threads: args.threads, top: args.top };
+            text::show(&report, &options)
+        }
+        Format::Json => json::json(&report),
+        Format::Csv => json::csv(&report),
+    };
+    output::deliver(args.output.as_deref(), &text)?;
+    Ok(ExitCode::SUCCESS)
+}
