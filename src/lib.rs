@@ -8,6 +8,7 @@ pub mod kernels;
 pub mod ops;
 pub mod passes;
 pub mod plan;
+pub mod spec;
 pub mod tensor;
 pub mod text;
 pub mod train;

@@ -31,9 +31,11 @@ pub fn signature(graph: &Graph, node: &Node) -> Signature {
 
 /// A name that no tensor or node of the graph has yet: `name`, or `name` with a number.
 pub fn unique_name(graph: &Graph, name: &str) -> String {
+    // Several outputs of a node are called `name.0`, `name.1`, …; parameters such as `name.weight` are no obstacle.
+    let is_output = |rest: &str| rest.strip_prefix('.').is_some_and(|d| d.bytes().all(|b| b.is_ascii_digit()));
     let taken = |n: &str| {
         graph.nodes.iter().any(|x| x.name == n)
-            || graph.tensors.iter().any(|t| t.name == n || t.name.strip_prefix(n).is_some_and(|r| r.starts_with('.')))
+            || graph.tensors.iter().any(|t| t.name == n || t.name.strip_prefix(n).is_some_and(is_output))
     };
     if !taken(name) {
         return name.to_string();

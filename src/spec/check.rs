@@ -42,7 +42,9 @@ pub fn check<'a>(ast: &'a Ast, diagnostics: &mut Diagnostics) -> Blocks<'a> {
                 Some(name) => drop(checker.blocks.lost.insert(name)),
                 None => checker.blocks.damaged = true,
             },
-            Item::Damaged(keyword, _) => checker.blocks.damaged |= !["graph", "model", "size"].contains(&keyword.as_str()),
+            Item::Damaged(keyword, _) => {
+                checker.blocks.damaged |= !["graph", "model", "size"].contains(&keyword.as_str())
+            }
             _ => {}
         }
     }
@@ -77,7 +79,8 @@ impl<'a> Checker<'a, '_> {
     fn once(&mut self, ast: &Ast) {
         let start = Span { source: 0, start: 0, end: 0 };
         let end = self.diagnostics.end();
-        for (keyword, form, place) in [("model", "model NAME", start), ("graph", "graph(tokens) -> logits { … }", end)] {
+        for (keyword, form, place) in [("model", "model NAME", start), ("graph", "graph(tokens) -> logits { … }", end)]
+        {
             let places: Vec<Span> = ast
                 .items
                 .iter()
@@ -90,7 +93,8 @@ impl<'a> Checker<'a, '_> {
             let lost = ast.items.iter().any(|i| matches!(i, Item::Damaged(k, _) if k == keyword || k.is_empty()));
             match places.as_slice() {
                 [] if !lost => {
-                    self.diagnostics.report(Diagnostic::new(place, format!("expected one '{form}' in the spec, found none")));
+                    self.diagnostics
+                        .report(Diagnostic::new(place, format!("expected one '{form}' in the spec, found none")));
                 }
                 [first, rest @ ..] => {
                     for span in rest {

@@ -49,7 +49,8 @@ pub fn resolve(
     size: Option<&str>,
     session: &mut Session,
 ) -> Result<Constants, Stop> {
-    let mut resolver = Resolver { definitions: BTreeMap::new(), order: Vec::new(), results: Constants::default(), session };
+    let mut resolver =
+        Resolver { definitions: BTreeMap::new(), order: Vec::new(), results: Constants::default(), session };
     resolver.declare(ast);
     resolver.sizes(ast, overrides, size);
     resolver.overrides(overrides);
@@ -146,12 +147,20 @@ impl Resolver<'_> {
             let Some(name) = name.filter(|n| !lost && !sizes.iter().any(|(s, _)| s.text == *n)) else { continue };
             let known: Vec<&str> = sizes.iter().map(|(s, _)| s.text.as_str()).collect();
             let hint = did_you_mean(name, known.iter().copied());
-            let list = if known.is_empty() { "this spec has no sizes".into() } else { format!("the sizes are {}", known.join(", ")) };
-            self.outside(option, name, |span| Diagnostic::new(span, format!("there is no size '{name}'{hint}")).note(list));
+            let list = if known.is_empty() {
+                "this spec has no sizes".into()
+            } else {
+                format!("the sizes are {}", known.join(", "))
+            };
+            self.outside(option, name, |span| {
+                Diagnostic::new(span, format!("there is no size '{name}'{hint}")).note(list)
+            });
         }
         if let (Some(a), Some(b)) = (size, set) {
             if a != b {
-                self.outside("--set size=", b, |span| Diagnostic::new(span, format!("size '{b}' is set beside --size {a}; leave one out")));
+                self.outside("--set size=", b, |span| {
+                    Diagnostic::new(span, format!("size '{b}' is set beside --size {a}; leave one out"))
+                });
             }
         }
         for (i, (name, entries)) in sizes.iter().enumerate() {

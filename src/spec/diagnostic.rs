@@ -138,7 +138,8 @@ impl Diagnostics {
             Snippet::source(text.as_str()).path(name.as_str()).annotations(labels)
         };
         let primary = AnnotationKind::Primary.span(error.span.bytes());
-        let mut group = Level::ERROR.primary_title(&error.message).element(snippet(error.span.source).annotation(primary));
+        let mut group =
+            Level::ERROR.primary_title(&error.message).element(snippet(error.span.source).annotation(primary));
         let others: BTreeSet<u32> = error.labels.iter().map(|(span, _)| span.source).collect();
         for source in others.into_iter().filter(|&s| s != error.span.source) {
             group = group.element(snippet(source));

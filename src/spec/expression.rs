@@ -2,7 +2,9 @@
 
 use super::ast::{Arg, BinaryOp, Expr, ExprKind, Features, Ident, UnaryOp};
 use super::lexer::Tok;
-use super::stream::{Input, KEYWORDS, MAX_NESTING, Parsed, any_word, expected, list, name, nested, next, refused, symbol, token};
+use super::stream::{
+    Input, KEYWORDS, MAX_NESTING, Parsed, any_word, expected, list, name, nested, next, refused, symbol, token,
+};
 use winnow::combinator::{Infix, cut_err, expression as by_precedence, fail, opt};
 use winnow::prelude::*;
 use winnow::token::any;

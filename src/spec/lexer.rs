@@ -65,8 +65,8 @@ impl Token {
 
 /// Longest first.
 const SYMBOLS: [&str; 27] = [
-    "->", "..", "==", "!=", "<=", ">=", "&&", "||", "{", "}", "(", ")", "[", "]", ",", ":", "=", "+", "-", "*", "/", "%",
-    "<", ">", "!", "?", ".",
+    "->", "..", "==", "!=", "<=", ">=", "&&", "||", "{", "}", "(", ")", "[", "]", ",", ":", "=", "+", "-", "*", "/",
+    "%", "<", ">", "!", "?", ".",
 ];
 
 type Input<'a> = LocatingSlice<&'a str>;
@@ -99,8 +99,7 @@ pub fn tokens(source: u32, text: &str, diagnostics: &mut Diagnostics) -> Vec<Tok
 fn blank(input: &mut Input) -> bool {
     let comment = ('#', take_till(0.., '\n')).void();
     let space = take_while(1.., char::is_whitespace).void();
-    let skipped: ModalResult<&str> =
-        repeat::<_, (), (), _, _>(0.., alt((space, comment))).take().parse_next(input);
+    let skipped: ModalResult<&str> = repeat::<_, (), (), _, _>(0.., alt((space, comment))).take().parse_next(input);
     skipped.is_ok_and(|s| s.contains('\n'))
 }
 

@@ -74,7 +74,9 @@ impl Unroll<'_> {
             }
             (_, other) => {
                 let takes = attributes(op);
-                let message = format!("{keyword} takes tensors and a parameter path here, not {other}; attributes are written NAME = value ({takes})");
+                let message = format!(
+                    "{keyword} takes tensors and a parameter path here, not {other}; attributes are written NAME = value ({takes})"
+                );
                 self.refuse(parts, span, message);
             }
         }
@@ -115,15 +117,22 @@ impl Unroll<'_> {
             (_, value) => match value.attr() {
                 Some(attr) => Some(attr),
                 None => {
-                    let message = format!("the attribute {text} is a constant, a word or a list of integers, not {value}");
+                    let message =
+                        format!("the attribute {text} is a constant, a word or a list of integers, not {value}");
                     return self.refuse(parts, span, message);
                 }
             },
         };
         let attr = attr.expect("every other case returned");
         let too_large = |i: i64| !(-MAX_SIZE..=MAX_SIZE).contains(&i);
-        if matches!(&attr, Attr::Int(i) if too_large(*i)) || matches!(&attr, Attr::Ints(l) if l.iter().any(|&i| too_large(i))) {
-            return self.refuse(parts, span, format!("the attribute {text} = {attr} is out of range (at most {MAX_SIZE})"));
+        if matches!(&attr, Attr::Int(i) if too_large(*i))
+            || matches!(&attr, Attr::Ints(l) if l.iter().any(|&i| too_large(i)))
+        {
+            return self.refuse(
+                parts,
+                span,
+                format!("the attribute {text} = {attr} is out of range (at most {MAX_SIZE})"),
+            );
         }
         if parts.attrs.get(text).is_some() {
             return self.refuse(parts, name.span, format!("the attribute {text} is given twice"));

@@ -189,7 +189,8 @@ impl<'a> Unroll<'a> {
 
     fn block(&mut self, block: &'a Block, callee: &Ident, args: &[Arg]) -> Result<Value, Stop> {
         if self.session.calls.iter().any(|(name, _)| *name == callee.text) {
-            let chain: Vec<&str> = self.session.calls.iter().map(|(n, _)| n.as_str()).chain([callee.text.as_str()]).collect();
+            let chain: Vec<&str> =
+                self.session.calls.iter().map(|(n, _)| n.as_str()).chain([callee.text.as_str()]).collect();
             let message = format!("block '{}' calls itself: {}", callee.text, chain.join(" → "));
             let error = Diagnostic::new(callee.span, message).note("blocks are unrolled; repeat with 'for' instead");
             return Ok(self.session.report(error));
@@ -215,7 +216,9 @@ impl<'a> Unroll<'a> {
         let result = match flow? {
             Flow::Return(values) => self.results(block, values),
             Flow::Next if self.frame().damaged => Ok(Value::Poison),
-            Flow::Next => Ok(self.session.fail(block.name.span, format!("block '{}' has no 'return'", block.name.text))),
+            Flow::Next => {
+                Ok(self.session.fail(block.name.span, format!("block '{}' has no 'return'", block.name.text)))
+            }
         };
         self.session.calls.pop();
         self.frames.pop();
@@ -256,7 +259,8 @@ impl<'a> Unroll<'a> {
 
     fn results(&mut self, block: &Block, values: Vec<(Span, Value)>) -> Result<Value, Stop> {
         if let Some(declared) = block.returns.as_ref().filter(|r| r.len() != values.len()) {
-            let message = format!("block '{}' declares {} results and returns {}", block.name.text, declared.len(), values.len());
+            let message =
+                format!("block '{}' declares {} results and returns {}", block.name.text, declared.len(), values.len());
             return Ok(self.session.fail(values[0].0, message));
         }
         let mut results = Vec::new();
@@ -337,7 +341,8 @@ impl Context for Unroll<'_> {
             BinaryOp::Add => "add",
             BinaryOp::Multiply => "mul",
             _ => {
-                let message = format!("'{}' does not apply to tensors or paths; '+' and '*' apply to tensors", op.symbol());
+                let message =
+                    format!("'{}' does not apply to tensors or paths; '+' and '*' apply to tensors", op.symbol());
                 return Ok(self.session.fail(span, message));
             }
         };

@@ -127,7 +127,9 @@ fn integers(op: BinaryOp, a: i64, b: i64) -> Result<Value, String> {
         BinaryOp::Add => a.checked_add(b),
         BinaryOp::Subtract => a.checked_sub(b),
         BinaryOp::Multiply => a.checked_mul(b),
-        BinaryOp::Divide | BinaryOp::Remainder if b == 0 => return Err(format!("{a} {} 0: division by zero", op.symbol())),
+        BinaryOp::Divide | BinaryOp::Remainder if b == 0 => {
+            return Err(format!("{a} {} 0: division by zero", op.symbol()));
+        }
         BinaryOp::Divide => match (a.checked_rem(b), a.checked_div(b)) {
             (Some(0), quotient) => quotient,
             (Some(rest), _) => return Err(format!("{a} / {b} is not exact: {rest} is left over")),

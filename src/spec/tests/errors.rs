@@ -25,6 +25,8 @@ fn texts() {
             }
         }
         let (rendered, count) = errors(&text, &overrides, size);
+        let rendered: Vec<&str> = rendered.lines().map(without_ops).collect();
+        let rendered = rendered.join("\n");
         let found = format!("{rendered}\n\nerrors: {count}\n");
         let golden = path.with_extension("txt");
         if bless {
@@ -35,6 +37,12 @@ fn texts() {
         seen += 1;
     }
     assert!(seen >= 12, "only {seen} kinds of mistakes");
+}
+
+/// A line without the list of ops, which grows with the registry.
+fn without_ops(line: &str) -> &str {
+    let list = "the ops are";
+    line.find(list).map_or(line, |at| &line[..at + list.len()])
 }
 
 #[test]

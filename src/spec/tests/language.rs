@@ -119,8 +119,16 @@ fn node_names_are_unique_and_say_where() {
     let g = graph(&with(items, "y = x  for i in 0..2 { y = mlp(y, h[i]) }"), &[], None);
     let names: Vec<&str> = g.nodes.iter().map(|n| n.name.as_str()).collect();
     let wanted = [
-        "wte", "h.0.fc", "h.0.mlp.gelu", "h.0.mlp.gelu_2", "h.0.mlp.add", "h.1.fc", "h.1.mlp.gelu", "h.1.mlp.gelu_2",
-        "h.1.mlp.add", "head",
+        "wte",
+        "h.0.fc",
+        "h.0.mlp.gelu",
+        "h.0.mlp.gelu_2",
+        "h.0.mlp.add",
+        "h.1.fc",
+        "h.1.mlp.gelu",
+        "h.1.mlp.gelu_2",
+        "h.1.mlp.add",
+        "head",
     ];
     assert_eq!(names, wanted);
 }
