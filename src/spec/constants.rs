@@ -156,12 +156,12 @@ impl Resolver<'_> {
                 Diagnostic::new(span, format!("there is no size '{name}'{hint}")).note(list)
             });
         }
-        if let (Some(a), Some(b)) = (size, set) {
-            if a != b {
-                self.outside("--set size=", b, |span| {
-                    Diagnostic::new(span, format!("size '{b}' is set beside --size {a}; leave one out"))
-                });
-            }
+        if let (Some(a), Some(b)) = (size, set)
+            && a != b
+        {
+            self.outside("--set size=", b, |span| {
+                Diagnostic::new(span, format!("size '{b}' is set beside --size {a}; leave one out"))
+            });
         }
         for (i, (name, entries)) in sizes.iter().enumerate() {
             if let Some((first, _)) = sizes[..i].iter().find(|(n, _)| n.text == name.text) {
