@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// What is left of the effort and of the time.
 pub(super) struct Clock {
     deadline: Option<Instant>,
-    /// Search nodes that may still be spent.
+    /// Effort that may still be spent.
     pub left: u64,
     /// Search nodes spent.
     pub spent: u64,
@@ -27,10 +27,10 @@ impl Clock {
         self.timed_out
     }
 
-    /// Charges `nodes`; the effort may end below zero by the last charge, which counts as spent.
-    pub fn charge(&mut self, nodes: u64) {
+    /// Charges `nodes` of `cost` each.
+    pub fn charge(&mut self, nodes: u64, cost: u64) {
         self.spent += nodes;
-        self.left = self.left.saturating_sub(nodes);
+        self.left = self.left.saturating_sub(nodes.saturating_mul(cost));
     }
 
     /// Whether nothing may be spent any more.

@@ -66,7 +66,9 @@ mod tests {
             let mut found = Vec::new();
             index.overlapping(item, |id| found.push(id));
             found.sort_unstable();
-            let expected: Vec<u32> = (0..i as u32).filter(|&j| items[j as usize].overlaps(item)).collect();
+            let expected: Vec<u32> = (0..i as u32)
+                .filter(|&j| items[j as usize].first < item.last && item.first < items[j as usize].last)
+                .collect();
             assert_eq!(found, expected);
             index.insert(item, i as u32);
         }

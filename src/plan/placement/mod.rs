@@ -6,7 +6,9 @@
 //!
 //! 1. `outward`: stack what is live at the peak, then best fit away from it in both directions of time. Near
 //!    linear, so it also serves a million buffers.
-//! 2. `greedy`: a dozen static orders, each with first fit and best fit.
+//! 2. `greedy`: static orders, each with first fit and best fit.
+//! 3. `search`: exact branch and bound up to a few thousand buffers, first at the bound, then at the heights that
+//!    `minimise` chooses.
 //!
 //! Effort is counted in search nodes, so the same input and options give the same bytes; only an explicit
 //! [`Options::time_limit`] makes a result depend on the clock, and then [`Placement::timed_out`] says so.
@@ -17,9 +19,11 @@ pub mod csv;
 mod greedy;
 mod interval_index;
 mod load;
+mod minimise;
 mod outward;
 mod portfolio;
 mod problem;
+mod search;
 pub mod verify;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use crate::error::Result;
 
 use super::clock::Clock;
 use super::problem::Problem;
-use super::{Buffer, Options, Placement, Status, greedy, outward};
+use super::{Buffer, Options, Placement, Status, greedy, minimise, outward, search};
 
 /// See [`place`](super::place).
 pub(super) fn run(buffers: &[Buffer], options: &Options) -> Result<Placement> {
@@ -23,6 +23,10 @@ pub(super) fn run(buffers: &[Buffer], options: &Options) -> Result<Placement> {
         greedy::run(&problem, &mut clock, |offsets, name| best.offer(&problem, offsets, name));
     }
 
+    let mut proved = problem.bound;
+    if !best.is_enough() && !clock.exhausted() && problem.items.len() <= search::MOST_ITEMS {
+        proved = minimise::run(&problem, &mut best, &mut clock);
+    }
     let mut offsets: Vec<u64> = buffers.iter().map(|b| b.fixed.unwrap_or(0)).collect();
     for (&source, &offset) in problem.source.iter().zip(&best.offsets) {
         offsets[source as usize] = offset * problem.unit;
@@ -31,7 +35,7 @@ pub(super) fn run(buffers: &[Buffer], options: &Options) -> Result<Placement> {
     // A fixed buffer of zero bytes needs no byte of the arena, but its offset has to lie within.
     let ends = buffers.iter().filter_map(|b| Some(b.fixed? + b.size)).max().unwrap_or(0);
     let bound = ends.max(problem.bound * problem.unit);
-    let proved = bound;
+    let proved = bound.max(proved * problem.unit);
     let status = match () {
         () if arena == bound => Status::Optimal,
         () if arena == proved => Status::Proved,
@@ -42,16 +46,16 @@ pub(super) fn run(buffers: &[Buffer], options: &Options) -> Result<Placement> {
 }
 
 /// The best placement so far, in units.
-struct Best {
-    height: u64,
+pub(super) struct Best {
+    pub height: u64,
     offsets: Vec<u64>,
     winner: &'static str,
-    target: u64,
+    pub target: u64,
 }
 
 impl Best {
     /// Keeps a placement that is lower than the best so far; true when no more is needed.
-    fn offer(&mut self, problem: &Problem, offsets: Vec<u64>, winner: &'static str) -> bool {
+    pub fn offer(&mut self, problem: &Problem, offsets: Vec<u64>, winner: &'static str) -> bool {
         let height = problem.height(&offsets);
         if height < self.height {
             (self.height, self.offsets, self.winner) = (height, offsets, winner);
@@ -59,7 +63,7 @@ impl Best {
         self.is_enough()
     }
 
-    fn is_enough(&self) -> bool {
+    pub fn is_enough(&self) -> bool {
         self.height <= self.target
     }
 }

@@ -24,11 +24,6 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// Whether both are live at some step.
-    pub fn overlaps(&self, other: &Item) -> bool {
-        self.first < other.last && other.first < self.last
-    }
-
     /// The lowest legal offset at or above `offset`, fixed offsets aside.
     pub fn align_up(&self, offset: u64) -> u64 {
         (offset + self.align - 1) & !(self.align - 1)
@@ -210,7 +205,7 @@ mod tests {
         let p = Problem::new(&buffers).expect("valid");
         for (a, i) in buffers.iter().zip(&p.items) {
             for (b, j) in buffers.iter().zip(&p.items) {
-                assert_eq!(a.lower < b.upper && b.lower < a.upper, i.overlaps(j));
+                assert_eq!(a.lower < b.upper && b.lower < a.upper, i.first < j.last && j.first < i.last);
             }
         }
     }
