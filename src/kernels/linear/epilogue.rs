@@ -1,5 +1,6 @@
 //! What happens to finished sums while they are in the first-level cache.
 
+use super::layout::PANEL;
 use crate::kernels::isa::Isa;
 use crate::kernels::view::{View, ViewMut};
 
@@ -44,18 +45,15 @@ pub struct Output<'a, 'b> {
 
 impl Epilogue for Output<'_, '_> {
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        let columns = first_column..first_column + values.len();
         if let Some(bias) = self.bias {
-            for (v, b) in values.iter_mut().zip(&bias[first_column..]) {
-                *v += b;
-            }
+            add(values, &bias[columns.clone()]);
         }
         if let Some(activation) = self.activation {
             activation(self.isa, values);
         }
         if let Residual::Add(residual) = &self.residual {
-            for (v, r) in values.iter_mut().zip(&residual.row(row)[first_column..]) {
-                *v += r;
-            }
+            add(values, &residual.row(row)[columns]);
         }
         let in_place = matches!(self.residual, Residual::InPlace);
         let mut values = &*values;
@@ -66,26 +64,33 @@ impl Epilogue for Output<'_, '_> {
                 column -= width;
                 continue;
             }
-            let here = values.len().min(width - column);
-            let out = part.columns(column, here);
-            write(out, row, &values[..here], in_place);
-            values = &values[here..];
-            column = 0;
-            if values.is_empty() {
-                break;
+            let (here, after) = values.split_at(values.len().min(width - column));
+            let out = &mut part.row_mut(row)[column..column + here.len()];
+            if in_place {
+                add(out, here);
+            } else {
+                out.copy_from_slice(here);
             }
+            if after.is_empty() {
+                return;
+            }
+            values = after;
+            column = 0;
         }
-        debug_assert!(values.is_empty(), "the outputs are narrower than the product");
+        panic!("the outputs are narrower than the product");
     }
 }
 
-fn write(mut out: ViewMut<f32>, row: usize, values: &[f32], add: bool) {
-    let out = out.row_mut(row);
-    if add {
-        for (o, v) in out.iter_mut().zip(values) {
-            *o += v;
+/// `sums += values`. Whole panels, which are nearly all, get a length that the compiler knows.
+#[inline]
+fn add(sums: &mut [f32], values: &[f32]) {
+    if let (Ok(sums), Ok(values)) = (<&mut [f32; PANEL]>::try_from(&mut *sums), <&[f32; PANEL]>::try_from(values)) {
+        for (s, v) in sums.iter_mut().zip(values) {
+            *s += v;
         }
     } else {
-        out.copy_from_slice(values);
+        for (s, v) in sums.iter_mut().zip(values) {
+            *s += v;
+        }
     }
 }

@@ -29,10 +29,22 @@ pub use pack::{Source, pack};
 pub use product::{Grid, product, product_pair};
 pub use rows::{Prepared, RowBlocks};
 
-/// Multiplies one panel with one row block over the whole of `k` and stores `rows × PANEL` finished sums, row after row.
+/// Multiplies one panel with one row block over the whole of `k` and adds the sums to `rows × PANEL` values, row after row: each chain
+/// starts from the value that is there.
 ///
-/// Arguments: panel bytes, prepared row-block bytes, `k`, destination.
-type Kernel = unsafe fn(*const u8, *const u8, usize, *mut f32);
+/// Arguments: panel bytes, prepared row-block bytes, `k`, values, and memory to ask for meanwhile.
+type Kernel = unsafe fn(*const u8, *const u8, usize, *mut f32, Ahead);
+
+/// Memory that a kernel of many rows prefetches into the second-level cache while it multiplies: two cache lines every [`AHEAD_STEPS`]
+/// steps, `step` bytes further each time. Any address is allowed.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Ahead {
+    pub at: *const u8,
+    pub step: usize,
+}
+
+/// Steps of a kernel (inputs, pairs of inputs, or blocks of 32 inputs ÷ 16) between two prefetches.
+pub(in crate::kernels) const AHEAD_STEPS: usize = 16;
 
 /// The table of one const-generic kernel for several row counts, with further generic arguments after the rows.
 macro_rules! kernels_by_rows {

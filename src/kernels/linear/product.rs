@@ -3,10 +3,10 @@
 #![allow(unsafe_code)]
 
 use super::epilogue::{Epilogue, PairEpilogue};
-use super::layout::{Form, Layout, PANEL};
+use super::layout::{BLOCK, Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::{Prepared, block_rows};
-use super::{Kernel, float, int8};
+use super::{AHEAD_STEPS, Ahead, Kernel, float, int8};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
 use std::ops::Range;
@@ -35,7 +35,7 @@ pub fn product(
         let width = PANEL.min(weights.n() - first);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
-            multiply(weights, panel, x, block, &mut sums);
+            multiply(weights, panel, x, block, block - blocks.start, &mut sums);
             for (row, values) in rows.zip(sums.0.chunks_exact_mut(PANEL)) {
                 out.row(row, first, &mut values[..width]);
             }
@@ -61,8 +61,8 @@ pub fn product_pair(
         let first = panel * PANEL;
         let width = PANEL.min(a.n() - first);
         for block in blocks.clone() {
-            multiply(a, panel, x, block, &mut sums[0]);
-            multiply(b, panel, x, block, &mut sums[1]);
+            multiply(a, panel, x, block, block - blocks.start, &mut sums[0]);
+            multiply(b, panel, x, block, block - blocks.start, &mut sums[1]);
             let [sums_a, sums_b] = &mut sums;
             let pieces = sums_a.0.chunks_exact_mut(PANEL).zip(sums_b.0.chunks_exact_mut(PANEL));
             for (row, (a, b)) in x.blocks().rows_of(block).zip(pieces) {
@@ -72,7 +72,7 @@ pub fn product_pair(
     }
 }
 
-fn multiply(weights: &PackedMatrix, panel: usize, x: &Prepared, block: usize, sums: &mut Sums) {
+fn multiply(weights: &PackedMatrix, panel: usize, x: &Prepared, block: usize, blocks_before: usize, sums: &mut Sums) {
     let blocks = x.blocks();
     let rows = blocks.rows_of(block).len();
     assert!(
@@ -83,9 +83,28 @@ fn multiply(weights: &PackedMatrix, panel: usize, x: &Prepared, block: usize, su
         weights.k()
     );
     let kernel = kernel(blocks.isa(), weights.layout(), rows);
+    // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
+    let per_block = 2 * 64 * steps(weights.layout(), weights.k()).div_ceil(AHEAD_STEPS);
+    let next = weights.panel((panel + 1).min(weights.panels() - 1));
+    let done = blocks_before * per_block;
+    let ahead = if done < next.len() {
+        Ahead { at: next.as_ptr().wrapping_add(done), step: 128 }
+    } else {
+        Ahead { at: next.as_ptr(), step: 0 }
+    };
+    sums.0[..rows * PANEL].fill(0.0);
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
     // `sums` holds at least `rows × PANEL` values, and the instruction set was detected before an `Isa` was handed out.
-    unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), sums.0.as_mut_ptr()) }
+    unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), sums.0.as_mut_ptr(), ahead) }
+}
+
+/// Steps of a kernel over `k` inputs, in the unit of [`AHEAD_STEPS`].
+fn steps(layout: Layout, k: usize) -> usize {
+    match layout.form() {
+        Form::F32 => k,
+        Form::Bf16 => k.div_ceil(2),
+        Form::Int8 => k / BLOCK * AHEAD_STEPS * 2,
+    }
 }
 
 fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {

@@ -3,10 +3,10 @@
 use super::float;
 use super::int8;
 use super::layout::{BLOCK, Form, Layout};
+use crate::kernels::interleave::{MOST_ROWS, Word, interleave};
 use crate::kernels::isa::Isa;
 use crate::kernels::view::View;
 use crate::tensor::DType;
-use half::bf16;
 use std::ops::Range;
 
 /// The split of `rows` activation rows into register blocks of nearly equal size, for one instruction set and weight type.
@@ -14,7 +14,8 @@ use std::ops::Range;
 /// A prepared block of `r` rows holds, by form of the product:
 /// * f32 and f16 weights: `[k][r]` f32;
 /// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero;
-/// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, minus the sum of each 16 i32 `[2][r]`.
+/// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, -128 × sum
+///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`.
 ///   The scale is the largest magnitude / 127; values are rounded to nearest, ties to even.
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
@@ -98,11 +99,20 @@ impl RowBlocks {
             let (here, after) = rest.split_at_mut(rows.len() * row_bytes(self.form, self.k));
             rest = after;
             match self.form {
-                Form::F32 => prepare_f32(self.isa, x, rows, bytemuck::cast_slice_mut(here)),
-                Form::Bf16 => prepare_bf16(self.isa, x, rows, bytemuck::cast_slice_mut(here)),
+                Form::F32 => self.interleave(Word::F32, x, rows, bytemuck::cast_slice_mut(here)),
+                Form::Bf16 => self.interleave(Word::Bf16Pair, x, rows, bytemuck::cast_slice_mut(here)),
                 Form::Int8 => int8::prepare(self.isa, x, rows, here),
             }
         }
+    }
+
+    fn interleave(&self, word: Word, x: &View<f32>, rows: Range<usize>, dst: &mut [u32]) {
+        let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
+        let count = rows.len();
+        for (slice, row) in slices.iter_mut().zip(rows) {
+            *slice = x.row(row);
+        }
+        interleave(self.isa, word, &slices[..count], dst, count);
     }
 }
 
@@ -157,16 +167,4 @@ fn row_bytes(form: Form, k: usize) -> usize {
         Form::Bf16 => k.div_ceil(2) * 4,
         Form::Int8 => k / BLOCK * int8::ROW_BLOCK_BYTES,
     }
-}
-
-fn prepare_f32(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [f32]) {
-    let r = rows.len();
-    if r == 1 {
-        return dst.copy_from_slice(x.row(rows.start));
-    }
-    float::interleave(isa, x, rows, dst);
-}
-
-fn prepare_bf16(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [[bf16; 2]]) {
-    float::interleave_bf16(isa, x, rows, dst);
 }

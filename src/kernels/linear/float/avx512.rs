@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{Kernel, kernels_by_rows};
+use crate::kernels::linear::{AHEAD_STEPS, Ahead, Kernel, kernels_by_rows};
 use std::arch::x86_64::*;
 
 const F32: u8 = 0;
@@ -24,21 +24,31 @@ const PREFETCH: usize = 4096;
 
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
-/// `out` has room for `R × PANEL` values.
+/// `out` holds `R × PANEL` values.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+unsafe fn multiply<const R: usize, const TYPE: u8>(
+    panel: *const u8,
+    x: *const u8,
+    k: usize,
+    out: *mut f32,
+    ahead: Ahead,
+) {
     let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
     let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: `out` holds `R` rows.
+    let mut sums = unsafe { load::<R>(out) };
+    let mut ahead = ahead;
     let mut w = panel;
     let mut v = x.cast::<f32>();
-    for _ in 0..steps {
+    for i in 0..steps {
         if R <= 4 {
             // Prefetching past the end of the weights is harmless.
             _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH).cast());
             if TYPE != F16 {
                 _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH + 64).cast());
             }
+        } else if i % AHEAD_STEPS == 0 {
+            fetch(&mut ahead);
         }
         // SAFETY: `w` walks the `steps` rows of the panel, `v` the block of `steps × R` words.
         unsafe {
@@ -70,7 +80,7 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
         w = w.wrapping_add(bytes);
         v = v.wrapping_add(R);
     }
-    // SAFETY: `out` has room for `R` rows.
+    // SAFETY: `out` holds `R` rows.
     unsafe { store(&sums, out) }
 }
 
@@ -79,14 +89,18 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
 /// # Safety
 /// As [`multiply`], and the CPU has AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32, ahead: Ahead) {
+    // SAFETY: `out` holds `R` rows.
+    let mut sums = unsafe { load::<R>(out) };
+    let mut ahead = ahead;
     let mut w = panel;
     let mut v = x.cast::<f32>();
-    for _ in 0..k.div_ceil(2) {
+    for i in 0..k.div_ceil(2) {
         if R <= 4 {
             _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH).cast());
             _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH + 64).cast());
+        } else if i % AHEAD_STEPS == 0 {
+            fetch(&mut ahead);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
         unsafe {
@@ -100,8 +114,28 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
         w = w.wrapping_add(4 * PANEL);
         v = v.wrapping_add(R);
     }
-    // SAFETY: `out` has room for `R` rows.
+    // SAFETY: `out` holds `R` rows.
     unsafe { store(&sums, out) }
+}
+
+/// Prefetches two lines.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fetch(ahead: &mut Ahead) {
+    _mm_prefetch::<_MM_HINT_T1>(ahead.at.cast());
+    _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64).cast());
+    ahead.at = ahead.at.wrapping_add(ahead.step);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load<const R: usize>(out: *const f32) -> [[__m512; 2]; R] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller has `R × PANEL` values.
+        *sums = unsafe { [_mm512_loadu_ps(out.add(r * PANEL)), _mm512_loadu_ps(out.add(r * PANEL + 16))] };
+    }
+    sums
 }
 
 #[inline]

@@ -2,8 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{Kernel, kernels_by_rows};
-use half::f16;
+use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -20,8 +19,17 @@ pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
 
 /// `sum + a·b`, fused where the target does that in one instruction.
 #[inline(always)]
-pub(in crate::kernels) fn multiply_add(a: f32, b: f32, sum: f32) -> f32 {
+fn multiply_add(a: f32, b: f32, sum: f32) -> f32 {
     if cfg!(target_feature = "fma") { a.mul_add(b, sum) } else { sum + a * b }
+}
+
+/// Widens an f16, without branches: the exponent is moved by a multiplication, which also normalises subnormal values.
+#[inline(always)]
+fn widen(half: u16) -> f32 {
+    let magnitude = f32::from_bits(u32::from(half & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+    // From 2^16 on the value was infinite or not a number.
+    let special = if magnitude >= 65536.0 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | special | u32::from(half & 0x8000) << 16)
 }
 
 /// Widens the two bf16 halves of a word.
@@ -31,12 +39,12 @@ fn halves(pair: u32) -> [f32; 2] {
 }
 
 /// # Safety
-/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` has
-/// room for `R × PANEL` values.
-unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` holds `R × PANEL` values.
+unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: *mut f32, _: Ahead) {
     let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
     for row in 0..R {
-        let mut sums = [0f32; PANEL];
+        // SAFETY: row `row` of `R × PANEL` values.
+        let mut sums = unsafe { out.add(row * PANEL).cast::<[f32; PANEL]>().read_unaligned() };
         for step in 0..steps {
             // SAFETY: `step` is inside the block and the panel, whose rows of 32 values or pairs lie back to back; the weights are
             // read without an assumption on alignment.
@@ -53,7 +61,7 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
                         let w = panel.cast::<[u16; PANEL]>().add(step).read_unaligned();
                         let v = *x.cast::<f32>().add(step * R + row);
                         for (s, w) in sums.iter_mut().zip(w) {
-                            *s = multiply_add(v, f16::from_bits(w).to_f32(), *s);
+                            *s = multiply_add(v, widen(w), *s);
                         }
                     }
                     _ => {

@@ -3,7 +3,7 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Kernel, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
 use std::arch::x86_64::*;
 
 /// The kernel for `rows` rows (1 to 4).
@@ -18,11 +18,21 @@ pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
 
 /// # Safety
 /// The CPU has AVX2, FMA and F16C; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows
-/// (aligned to 4 bytes), `out` has room for `R × PANEL` values.
+/// (aligned to 4 bytes), `out` holds `R × PANEL` values.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+unsafe fn multiply<const R: usize, const LAYOUT: usize>(
+    panel: *const u8,
+    x: *const u8,
+    k: usize,
+    out: *mut f32,
+    _: Ahead,
+) {
     let layout = const { LAYOUTS[LAYOUT] };
     let mut sums = [[_mm256_setzero_ps(); 4]; R];
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the 32 values of row `r`.
+        *sums = unsafe { [0, 8, 16, 24].map(|i| _mm256_loadu_ps(out.add(r * PANEL + i))) };
+    }
     for b in 0..k / BLOCK {
         let (at, header) = layout.block_offset(b);
         let block = panel.wrapping_add(at);
@@ -53,7 +63,7 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
                             (_, 0) => *rows.minus_sum(r) - *rows.minus_late_sum(r),
                             _ => *rows.minus_late_sum(r),
                         };
-                        let zero = if layout.has_min() { 0 } else { minus << layout.zero_shift() };
+                        let zero = if layout.has_min() { 0 } else { minus >> (7 - layout.zero_shift()) };
                         let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(dots[r], _mm256_set1_epi32(zero)));
                         let d = _mm256_mul_ps(d, _mm256_set1_ps(*rows.scale(r)));
                         sums[r][quarter] = _mm256_fmadd_ps(dot, d, sums[r][quarter]);

@@ -3,7 +3,7 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Kernel, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
 use std::arch::x86_64::*;
 
 /// How far ahead of its use a block of few rows asks for weights, in bytes.
@@ -34,17 +34,24 @@ macro_rules! define {
     ($name:ident, $features:literal, $dot:ident) => {
         /// # Safety
         /// The CPU has the features; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R`
-        /// rows (aligned to 4 bytes), `out` has room for `R × PANEL` values.
+        /// rows (aligned to 4 bytes), `out` holds `R × PANEL` values.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const H: usize, const LAYOUT: usize>(
             panel: *const u8,
             x: *const u8,
             k: usize,
             out: *mut f32,
+            mut ahead: Ahead,
         ) {
             let layout = const { LAYOUTS[LAYOUT] };
             for first in (0..2).step_by(H) {
                 let mut sums = [[_mm512_setzero_ps(); H]; R];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (h, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: 16 of the 32 values of row `r`.
+                        *sums = unsafe { _mm512_loadu_ps(out.add(r * PANEL + (first + h) * 16)) };
+                    }
+                }
                 for b in 0..k / BLOCK {
                     let (at, header) = layout.block_offset(b);
                     let block = panel.wrapping_add(at);
@@ -55,6 +62,10 @@ macro_rules! define {
                             // Prefetching past the end of the weights is harmless.
                             _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH + line).cast());
                         }
+                    } else {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.at.cast());
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64).cast());
+                        ahead.at = ahead.at.wrapping_add(ahead.step);
                     }
                     let mut dots = [[_mm512_setzero_si512(); H]; R];
                     let parts = if layout == Layout::Byte16 { 2 } else { 1 };
@@ -71,7 +82,7 @@ macro_rules! define {
                                         _ => *rows.minus_late_sum(r),
                                     }
                                 };
-                                shift_left(_mm512_set1_epi32(minus), layout)
+                                _mm512_set1_epi32(if layout == Layout::Byte16 { minus >> 2 } else { minus })
                             };
                             dots[r] = [zero; H];
                         }
@@ -144,17 +155,7 @@ fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
     _mm512_add_epi32(sum, _mm512_add_epi32(even, odd))
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn shift_left(v: __m512i, layout: Layout) -> __m512i {
-    match layout.zero_shift() {
-        7 => _mm512_slli_epi32::<7>(v),
-        5 => _mm512_slli_epi32::<5>(v),
-        _ => _mm512_slli_epi32::<3>(v),
-    }
-}
-
-/// Quants of group `group` of 16 outputs as bytes.
+/// Quants of group `group` of 16 outputs as bytes; for [`Layout::Nibble`] 16 times that, so that 128 stands for zero as with bytes.
 ///
 /// # Safety
 /// `block` points to a block of the layout.
@@ -167,11 +168,15 @@ unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) ->
     if !layout.is_nibble() {
         return v;
     }
-    let v = if group < 4 { v } else { _mm512_srli_epi16::<4>(v) };
-    _mm512_and_si512(v, _mm512_set1_epi8(15))
+    if layout.has_min() {
+        let v = if group < 4 { v } else { _mm512_srli_epi16::<4>(v) };
+        return _mm512_and_si512(v, _mm512_set1_epi8(15));
+    }
+    let v = if group < 4 { _mm512_slli_epi16::<4>(v) } else { v };
+    _mm512_and_si512(v, _mm512_set1_epi8(-16))
 }
 
-/// Scales of 16 outputs for part `part` of the block.
+/// Scales of 16 outputs for part `part` of the block, in the unit of [`quants`].
 ///
 /// # Safety
 /// `scales` points behind the quants of a block of the layout, `header` to the header of its 256 inputs.
@@ -180,6 +185,9 @@ unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) ->
 unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usize, half: usize) -> __m512 {
     // SAFETY: 16 values of 32.
     unsafe {
+        if layout == Layout::Nibble {
+            return _mm512_mul_ps(halves(scales.add(half * 32)), _mm512_set1_ps(1.0 / 16.0));
+        }
         if !layout.is_super() {
             return halves(scales.add(half * 32));
         }

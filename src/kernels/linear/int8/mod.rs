@@ -6,6 +6,8 @@ mod avx2;
 mod avx512;
 mod portable;
 mod prepare;
+#[cfg(target_arch = "x86_64")]
+mod prepare_avx512;
 
 use super::Kernel;
 use super::layout::Layout;
@@ -13,8 +15,12 @@ use crate::kernels::isa::Isa;
 
 pub(super) use prepare::prepare;
 
-/// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, minus the sum of all 32, minus the sum of the last 16.
+/// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, and minus [`ZERO`]
+/// times the sum of all 32 and of the last 16.
 pub(super) const ROW_BLOCK_BYTES: usize = 48;
+
+/// The quant that stands for zero in [`Layout::Byte`]; others are a fraction of it.
+const ZERO: i32 = 128;
 
 /// Rows in a full register block.
 pub(super) fn block_rows(isa: Isa) -> usize {
@@ -51,12 +57,12 @@ impl<const R: usize> RowBlock<R> {
         self.0.wrapping_add(36 * R + 4 * r).cast()
     }
 
-    /// Minus the sum of row `r`.
+    /// Minus [`ZERO`] times the sum of row `r`.
     fn minus_sum(&self, r: usize) -> *const i32 {
         self.0.wrapping_add(40 * R + 4 * r).cast()
     }
 
-    /// Minus the sum of the last 16 values of row `r`.
+    /// Minus [`ZERO`] times the sum of the last 16 values of row `r`.
     fn minus_late_sum(&self, r: usize) -> *const i32 {
         self.0.wrapping_add(44 * R + 4 * r).cast()
     }

@@ -3,7 +3,7 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Kernel, blocks, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, blocks, kernels_by_rows};
 
 /// The kernel for `rows` rows (1 to 4).
 pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
@@ -16,16 +16,21 @@ pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
 }
 
 /// # Safety
-/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` has
-/// room for `R × PANEL` values.
-unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32) {
+/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out`
+/// holds `R × PANEL` values.
+unsafe fn multiply<const R: usize, const LAYOUT: usize>(
+    panel: *const u8,
+    x: *const u8,
+    k: usize,
+    out: *mut f32,
+    _: Ahead,
+) {
     let layout = LAYOUTS[LAYOUT];
     // SAFETY: the caller's panel and sums, of the sizes that the layout prescribes.
     let (panel, out) = unsafe {
         let size = layout.panel_bytes(k).expect("the panel exists");
         (std::slice::from_raw_parts(panel, size), std::slice::from_raw_parts_mut(out, R * PANEL))
     };
-    out.fill(0.0);
     for b in 0..k / BLOCK {
         let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
         let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
@@ -35,7 +40,8 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
             let (scale, scaled_sum, sum, late) =
                 unsafe { (*rows.scale(r), *rows.scaled_sum(r), *rows.minus_sum(r), *rows.minus_late_sum(r)) };
             let sums = &mut out[r * PANEL..][..PANEL];
-            let zero = if layout.has_min() { 0 } else { 1 << layout.zero_shift() };
+            // Minus the quant that stands for zero, times a sum.
+            let zero = |sum: i32| if layout.has_min() { 0 } else { sum >> (7 - layout.zero_shift()) };
             let mut dots = [[0i32; PANEL]; 2];
             for group in 0..8 {
                 // SAFETY: as above.
@@ -50,9 +56,9 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
             for lane in 0..PANEL {
                 let [early, after] = [dots[0][lane], dots[1][lane]];
                 let exact = if parts == 2 {
-                    [early + zero * (sum - late), after + zero * late]
+                    [early + zero(sum - late), after + zero(late)]
                 } else {
-                    [early + after + zero * sum, 0]
+                    [early + after + zero(sum), 0]
                 };
                 for (dot, d) in exact.into_iter().zip(scales[lane].0).take(parts) {
                     sums[lane] = multiply_add(dot as f32, d * scale, sums[lane]);

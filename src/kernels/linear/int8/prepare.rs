@@ -1,7 +1,8 @@
-//! Rounding activations to int8 blocks. One body, compiled for each instruction set.
+//! Rounding activations to int8 blocks. The body is plain Rust, also compiled for AVX2.
 #![allow(unsafe_code)]
 
-use super::ROW_BLOCK_BYTES;
+use super::{ROW_BLOCK_BYTES, ZERO};
+use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::layout::BLOCK;
 use crate::kernels::view::View;
@@ -10,24 +11,25 @@ use std::ops::Range;
 /// Writes the prepared form of `rows` of `x` as one row block.
 pub(in crate::kernels::linear) fn prepare(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [u8]) {
     let count = rows.len();
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 {
+        let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
+        for (slice, row) in slices[..count].iter_mut().zip(rows) {
+            *slice = x.row(row);
+        }
+        assert_eq!(dst.len(), x.width() / BLOCK * ROW_BLOCK_BYTES * count);
+        // SAFETY: an `Isa` is only handed out when the CPU has it; the size was checked above.
+        return unsafe { super::prepare_avx512::prepare(&slices[..count], dst) };
+    }
     for (r, row) in rows.enumerate() {
         let row = x.row(row);
         match isa {
             // SAFETY: an `Isa` is only handed out when the CPU has it.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { prepare_avx512(row, r, count, dst) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { prepare_avx2(row, r, count, dst) },
             _ => prepare_row(row, r, count, dst),
         }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn prepare_avx512(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
-    prepare_row(row, r, count, dst);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -59,8 +61,12 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
             let at = (group * count + r) * 4;
             quants[at..at + 4].copy_from_slice(bytemuck::cast_slice(q));
         }
-        let words: [[u8; 4]; 4] =
-            [scale.to_ne_bytes(), (scale * sum as f32).to_ne_bytes(), (-sum).to_ne_bytes(), (-late).to_ne_bytes()];
+        let words: [[u8; 4]; 4] = [
+            scale.to_ne_bytes(),
+            (scale * sum as f32).to_ne_bytes(),
+            (-ZERO * sum).to_ne_bytes(),
+            (-ZERO * late).to_ne_bytes(),
+        ];
         for (i, word) in words.iter().enumerate() {
             rest[(i * count + r) * 4..][..4].copy_from_slice(word);
         }

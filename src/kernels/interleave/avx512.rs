@@ -1,0 +1,183 @@
+//! AVX-512: 16 × 16 words are transposed in registers.
+#![allow(unsafe_code)]
+
+use super::{MOST_ROWS, Word};
+use std::arch::x86_64::*;
+
+/// # Safety
+/// The CPU has AVX-512 F, BW and VL, and BF16 when `bf16` says so; rows are equally long, at most [`MOST_ROWS`] and at most `pitch`, and
+/// `dst` has room up to the last word of the last row.
+pub unsafe fn interleave(bf16: bool, word: Word, rows: &[&[f32]], dst: *mut u32, pitch: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (word, bf16) {
+            (Word::F32, _) => interleave_f32(rows, dst, pitch),
+            (_, true) => interleave_native(rows, dst, pitch),
+            _ => interleave_rounded(rows, dst, pitch),
+        }
+    }
+}
+
+/// # Safety
+/// The CPU has AVX-512 F, BW and VL, and BF16 when `bf16` says so; `late` is as long as `early`, and `dst` has room for as many words.
+pub unsafe fn pair_rows(bf16: bool, early: &[f32], late: Option<&[f32]>, dst: *mut u32) {
+    // SAFETY: the caller's.
+    unsafe { if bf16 { pair_rows_native(early, late, dst) } else { pair_rows_rounded(early, late, dst) } }
+}
+
+/// Defines an interleaving whose words take `$values` values, made of (up to) 16 words by `$load(row pointer, values left)`.
+macro_rules! define {
+    ($name:ident, $features:literal, $values:literal, $load:ident) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(rows: &[&[f32]], dst: *mut u32, pitch: usize) {
+            let k = rows[0].len();
+            let lanes = mask(rows.len());
+            let words = k.div_ceil($values);
+            for first in (0..words).step_by(16) {
+                let mut block = [_mm512_setzero_si512(); MOST_ROWS];
+                for (row, words) in rows.iter().zip(&mut block) {
+                    // SAFETY: reads at most the `k - first × $values` values that are left.
+                    *words = unsafe { $load(row.as_ptr().add(first * $values), k - first * $values) };
+                }
+                let block = transpose(block);
+                for (w, &lane_words) in block.iter().take(words - first).enumerate() {
+                    // SAFETY: word `first + w` of each of the rows, which the mask selects.
+                    unsafe { _mm512_mask_storeu_epi32(dst.add((first + w) * pitch).cast(), lanes, lane_words) }
+                }
+            }
+        }
+    };
+}
+
+define!(interleave_f32, "avx512f,avx512bw,avx512vl", 1, load_f32);
+define!(interleave_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, load_native);
+define!(interleave_rounded, "avx512f,avx512bw,avx512vl", 2, load_rounded);
+
+/// Defines a pairing of two rows with the given rounding of 16 values to the low halves of words.
+macro_rules! define_pairing {
+    ($name:ident, $features:literal, $round:ident) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(early: &[f32], late: Option<&[f32]>, dst: *mut u32) {
+            let n = early.len();
+            for first in (0..n).step_by(16) {
+                let lanes = mask(n - first);
+                // SAFETY: the mask keeps reads and the write inside the rows.
+                unsafe {
+                    let low = $round(_mm512_maskz_loadu_ps(lanes, early.as_ptr().add(first)));
+                    let high = match late {
+                        Some(late) => $round(_mm512_maskz_loadu_ps(lanes, late.as_ptr().add(first))),
+                        None => _mm512_setzero_si512(),
+                    };
+                    let words = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+                    _mm512_mask_storeu_epi32(dst.add(first).cast(), lanes, words);
+                }
+            }
+        }
+    };
+}
+
+define_pairing!(pair_rows_native, "avx512f,avx512bw,avx512vl,avx512bf16", round_native);
+define_pairing!(pair_rows_rounded, "avx512f,avx512bw,avx512vl", round);
+
+/// The first `count` of 16 lanes.
+#[inline]
+pub fn mask(count: usize) -> __mmask16 {
+    if count >= 16 { !0 } else { (1 << count) - 1 }
+}
+
+/// # Safety
+/// `left` values (at most 16 of them) can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_f32(at: *const f32, left: usize) -> __m512i {
+    // SAFETY: the caller's.
+    _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(mask(left), at) })
+}
+
+/// # Safety
+/// `left` values (at most 32 of them) can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_two(at: *const f32, left: usize) -> [__m512; 2] {
+    // SAFETY: the caller's; a masked read of nothing touches no memory.
+    unsafe {
+        [
+            _mm512_maskz_loadu_ps(mask(left), at),
+            _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), at.wrapping_add(16)),
+        ]
+    }
+}
+
+/// # Safety
+/// As [`load_two`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn load_native(at: *const f32, left: usize) -> __m512i {
+    // SAFETY: the caller's; both types are 64 bytes without invalid values.
+    unsafe {
+        let [low, high] = load_two(at, left);
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    }
+}
+
+/// # Safety
+/// As [`load_two`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn load_rounded(at: *const f32, left: usize) -> __m512i {
+    // SAFETY: the caller's.
+    let [low, high] = unsafe { load_two(at, left) };
+    let low = _mm512_cvtepi32_epi16(round(low));
+    let high = _mm512_cvtepi32_epi16(round(high));
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// Rounds to bf16, to nearest even, in the low halves of words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn round_native(v: __m512) -> __m512i {
+    // SAFETY: both types are 32 bytes without invalid values.
+    _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)) })
+}
+
+/// As [`round_native`] with integer arithmetic.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn round(v: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(v);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(1 << 22));
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+    _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet))
+}
+
+/// Transposes 16 × 16 words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+    let zero = _mm512_setzero_si512();
+    let mut pairs = [zero; 16];
+    for i in (0..16).step_by(2) {
+        pairs[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    // Quarter `q` of `fours[4 j + c]` holds column `4 q + c` of rows `4 j .. 4 j + 4`.
+    let mut fours = [zero; 16];
+    for j in (0..16).step_by(4) {
+        fours[j] = _mm512_unpacklo_epi64(pairs[j], pairs[j + 2]);
+        fours[j + 1] = _mm512_unpackhi_epi64(pairs[j], pairs[j + 2]);
+        fours[j + 2] = _mm512_unpacklo_epi64(pairs[j + 1], pairs[j + 3]);
+        fours[j + 3] = _mm512_unpackhi_epi64(pairs[j + 1], pairs[j + 3]);
+    }
+    let mut columns = [zero; 16];
+    for c in 0..4 {
+        let even = [0, 8].map(|j| _mm512_shuffle_i32x4::<0x88>(fours[j + c], fours[j + 4 + c]));
+        let odd = [0, 8].map(|j| _mm512_shuffle_i32x4::<0xdd>(fours[j + c], fours[j + 4 + c]));
+        columns[c] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
+        columns[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
+        columns[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);
+        columns[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd[0], odd[1]);
+    }
+    columns
+}

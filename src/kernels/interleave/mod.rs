@@ -1,0 +1,152 @@
+//! Rows side by side: `[rows][k]` becomes `[k][rows]`, the order in which product kernels read their operands.
+//!
+//! A word is one f32, or a pair of bf16 values that belong to two consecutive inputs.
+
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+
+use super::isa::Isa;
+use half::bf16;
+
+/// What a word holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// One f32.
+    F32,
+    /// Two values of consecutive inputs rounded to bf16, the earlier one in the low half; zero past the end of an odd row.
+    Bf16Pair,
+}
+
+impl Word {
+    /// Words in a row of `k` values.
+    pub(super) const fn count(self, k: usize) -> usize {
+        match self {
+            Word::F32 => k,
+            Word::Bf16Pair => k.div_ceil(2),
+        }
+    }
+
+    fn make(self, values: &[f32]) -> u32 {
+        match self {
+            Word::F32 => values[0].to_bits(),
+            Word::Bf16Pair => pair(values[0], values.get(1).copied().unwrap_or(0.0)),
+        }
+    }
+}
+
+/// Two values rounded to bf16 in one word.
+#[inline]
+pub(super) fn pair(early: f32, late: f32) -> u32 {
+    u32::from(bf16::from_f32(early).to_bits()) | u32::from(bf16::from_f32(late).to_bits()) << 16
+}
+
+/// Most rows of one call.
+pub(super) const MOST_ROWS: usize = 16;
+
+/// Writes word `w` of row `r` to `dst[w × pitch + r]`.
+///
+/// # Panics
+/// When there are more than [`MOST_ROWS`] rows or more than `pitch`, their lengths differ, or `dst` is too short.
+pub(super) fn interleave(isa: Isa, word: Word, rows: &[&[f32]], dst: &mut [u32], pitch: usize) {
+    let Some(first) = rows.first() else { return };
+    let words = word.count(first.len());
+    assert!(rows.len() <= MOST_ROWS.min(pitch) && rows.iter().all(|row| row.len() == first.len()));
+    assert!(words == 0 || dst.len() >= (words - 1) * pitch + rows.len(), "{words} words of pitch {pitch}");
+    match isa {
+        // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::interleave(isa.has_bf16(), word, rows, dst.as_mut_ptr(), pitch) },
+        _ => {
+            let per_word = if word == Word::F32 { 1 } else { 2 };
+            for (r, row) in rows.iter().enumerate() {
+                for (values, at) in row.chunks(per_word).zip(dst.chunks_mut(pitch)) {
+                    at[r] = word.make(values);
+                }
+            }
+        }
+    }
+}
+
+/// Writes rows `k` of `columns.len()` values as `[k][pitch]` words: a copy for f32, two rows side by side for bf16 pairs.
+/// `late` is the row after `early`, or `None` past the end.
+///
+/// # Panics
+/// When `dst` is shorter than the rows.
+pub(super) fn pair_rows(isa: Isa, early: &[f32], late: Option<&[f32]>, dst: &mut [u32]) {
+    let dst = &mut dst[..early.len()];
+    match isa {
+        // SAFETY: an `Isa` is only handed out when the CPU has it; the rows are as long as `dst`.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe {
+            assert!(late.is_none_or(|late| late.len() == early.len()));
+            avx512::pair_rows(isa.has_bf16(), early, late, dst.as_mut_ptr());
+        },
+        _ => {
+            for (i, (d, e)) in dst.iter_mut().zip(early).enumerate() {
+                *d = pair(*e, late.map_or(0.0, |late| late[i]));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_any_count_and_remainder_land_in_place() {
+        for isa in Isa::available() {
+            for word in [Word::F32, Word::Bf16Pair] {
+                for k in [0, 1, 2, 15, 16, 17, 31, 33, 64, 67] {
+                    for rows in [1, 2, 7, 12, 16] {
+                        let values: Vec<Vec<f32>> =
+                            (0..rows).map(|r| (0..k).map(|i| (r * 1000 + i) as f32 * 1.001 - 70.0).collect()).collect();
+                        let rows: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+                        let pitch = rows.len() + 3;
+                        let mut dst = vec![7; word.count(k) * pitch + 5];
+                        interleave(isa, word, &rows, &mut dst, pitch);
+                        for (i, d) in dst.iter().enumerate() {
+                            let (w, r) = (i / pitch, i % pitch);
+                            let expected = match word {
+                                _ if r >= rows.len() || w >= word.count(k) => 7,
+                                Word::F32 => rows[r][w].to_bits(),
+                                Word::Bf16Pair => pair(rows[r][2 * w], rows[r].get(2 * w + 1).copied().unwrap_or(0.0)),
+                            };
+                            assert_eq!(*d, expected, "{} {word:?} k={k} rows={} at {i}", isa.name(), rows.len());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_pair_up() {
+        for isa in Isa::available() {
+            for n in [0, 1, 15, 16, 31, 32, 40] {
+                let early: Vec<f32> = (0..n).map(|i| i as f32 * 1.01).collect();
+                let late: Vec<f32> = (0..n).map(|i| i as f32 * -3.07).collect();
+                let mut dst = vec![7; n + 1];
+                pair_rows(isa, &early, Some(&late), &mut dst);
+                assert!((0..n).all(|i| dst[i] == pair(early[i], late[i])) && dst[n] == 7, "{} {n}", isa.name());
+                pair_rows(isa, &early, None, &mut dst);
+                assert!((0..n).all(|i| dst[i] == pair(early[i], 0.0)) && dst[n] == 7, "{} {n}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_is_to_nearest_even_and_keeps_nan() {
+        let values = [1.0, 1.003_906_25, 1.011_718_75, -3.389e38, f32::INFINITY, f32::NAN, 0.0, -0.0, 1.004];
+        for isa in Isa::available() {
+            let mut dst = [0; 5];
+            interleave(isa, Word::Bf16Pair, &[&values], &mut dst, 1);
+            for (i, v) in values.iter().enumerate() {
+                let got = bf16::from_bits((dst[i / 2] >> (16 * (i % 2))) as u16);
+                assert!(got == bf16::from_f32(*v) || got.is_nan() && v.is_nan(), "{}: {v} became {got}", isa.name());
+            }
+        }
+    }
+}
