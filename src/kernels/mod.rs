@@ -5,6 +5,7 @@ pub mod adamw;
 pub mod attention;
 pub mod dropout;
 pub mod elementwise;
+pub mod gemm;
 mod interleave;
 pub mod isa;
 pub mod linear;

@@ -3,9 +3,22 @@
 use super::layout::PANEL;
 use crate::kernels::isa::Isa;
 use crate::kernels::view::{View, ViewMut};
+use std::ops::Range;
 
 /// Takes finished pieces of output rows.
 pub trait Epilogue {
+    /// Sets the values from which the sums of this piece of a row start (zero unless overridden). Only products that can
+    /// accumulate ([`crate::kernels::gemm`]) ask for them.
+    fn start(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        let _ = (row, first_column);
+        values.fill(0.0);
+    }
+
+    /// Says which piece comes next, so that it can be prefetched.
+    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        let _ = (rows, columns);
+    }
+
     /// `values` are outputs `first_column ..` of row `row` of the product, at most one panel of them. They may be changed.
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]);
 }

@@ -14,7 +14,7 @@
 
 mod blocks;
 mod epilogue;
-mod float;
+pub(super) mod float;
 mod int8;
 mod layout;
 mod matrix;
@@ -33,7 +33,7 @@ pub use rows::{Prepared, RowBlocks};
 /// starts from the value that is there.
 ///
 /// Arguments: panel bytes, prepared row-block bytes, `k`, values, and memory to ask for meanwhile.
-type Kernel = unsafe fn(*const u8, *const u8, usize, *mut f32, Ahead);
+pub(super) type Kernel = unsafe fn(*const u8, *const u8, usize, *mut f32, Ahead);
 
 /// Memory that a kernel of many rows prefetches into the second-level cache while it multiplies: two cache lines every [`AHEAD_STEPS`]
 /// steps, `step` bytes further each time. Any address is allowed.

@@ -10,13 +10,16 @@ use super::Kernel;
 use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
+/// Most rows in a register block of any instruction set.
+pub(in crate::kernels) const MOST_BLOCK_ROWS: usize = 12;
+
 /// Rows in a full register block: with two vectors of 16 outputs, 12 rows leave 8 of the 32 registers of AVX-512 for operands.
-pub(super) fn block_rows(isa: Isa) -> usize {
+pub(in crate::kernels) fn block_rows(isa: Isa) -> usize {
     if isa == Isa::Avx512 { 12 } else { 6 }
 }
 
 /// The kernel for a row block of `rows` rows.
-pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
+pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernel(layout, rows, isa.has_bf16()),

@@ -1,0 +1,166 @@
+use super::*;
+use crate::kernels::isa::Isa;
+use crate::kernels::linear::{Epilogue, Output, Residual};
+use crate::kernels::view::{View, ViewMut};
+use half::bf16;
+
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// A stored matrix with padding between its rows.
+struct Matrix {
+    values: Vec<f32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Matrix {
+    fn new(seed: u64, rows: usize, columns: usize) -> Self {
+        Matrix { values: noise(seed, rows * (columns + 5)), rows, columns }
+    }
+
+    fn view(&self) -> View<'_, f32> {
+        View::new(&self.values, self.rows, self.columns + 5, self.columns)
+    }
+
+    fn operand(&self, transposed: bool) -> Operand<'_> {
+        if transposed { Operand::transposed(self.view()) } else { Operand::plain(self.view()) }
+    }
+
+    /// (row stride, column stride) of the operand.
+    fn strides(&self, transposed: bool) -> (isize, isize) {
+        let stride = (self.columns + 5) as isize;
+        if transposed { (1, stride) } else { (stride, 1) }
+    }
+
+    fn rounded(&self) -> Matrix {
+        let values = self.values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect();
+        Matrix { values, ..*self }
+    }
+}
+
+fn run(gemm: &Gemm, out: &mut dyn Epilogue) {
+    let shape = gemm.shape();
+    let mut shared = vec![0x7fff_ffffu32; shape.shared_bytes() / 4];
+    let shared: &mut [u8] = bytemuck::cast_slice_mut(&mut shared);
+    for tile in (0..gemm.pack_tiles()).rev() {
+        gemm.pack_tile(tile, &mut shared[gemm.pack_range(tile)]);
+    }
+    for tile in (0..gemm.tiles()).rev() {
+        let mut worker = vec![0x7fff_ffffu32; shape.worker_bytes() / 4];
+        gemm.tile(tile, shared, bytemuck::cast_slice_mut(&mut worker), out);
+    }
+}
+
+fn store(gemm: &Gemm, isa: Isa) -> Vec<f32> {
+    let (m, n) = (gemm.shape().m, gemm.shape().n);
+    let mut c = vec![f32::NAN; m * n];
+    let mut parts = [ViewMut::new(&mut c, m, n, n)];
+    run(gemm, &mut Output { isa, parts: &mut parts, bias: None, activation: None, residual: Residual::None });
+    c
+}
+
+/// Both operands either way round, sizes that are multiples of nothing.
+fn cases(mut check: impl FnMut(Isa, Precision, &Matrix, bool, &Matrix, bool)) {
+    for (m, k, n) in [(1, 1, 1), (13, 7, 33), (25, 64, 32), (37, 31, 70), (12, 130, 5), (400, 3, 40)] {
+        for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+            let a = if ta { Matrix::new(1, k, m) } else { Matrix::new(1, m, k) };
+            let b = if tb { Matrix::new(2, n, k) } else { Matrix::new(2, k, n) };
+            for isa in Isa::available() {
+                for precision in [Precision::F32, Precision::Bf16] {
+                    check(isa, precision, &a, ta, &b, tb);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_match_matrixmultiply() {
+    cases(|isa, precision, a, ta, b, tb| {
+        let (x, y) = if precision == Precision::Bf16 { (&a.rounded(), &b.rounded()) } else { (a, b) };
+        let gemm = Gemm::new(isa, precision, a.operand(ta), b.operand(tb), Shared::A);
+        let Shape { m, n, k, .. } = gemm.shape();
+        let mut expected = vec![0f32; m * n];
+        let ((rsa, csa), (rsb, csb)) = (x.strides(ta), y.strides(tb));
+        // SAFETY: the strides address elements of the matrices.
+        unsafe {
+            let (pa, pb, pc) = (x.values.as_ptr(), y.values.as_ptr(), expected.as_mut_ptr());
+            matrixmultiply::sgemm(m, k, n, 1.0, pa, rsa, csa, pb, rsb, csb, 0.0, pc, n as isize, 1);
+        }
+        for (i, (got, want)) in store(&gemm, isa).iter().zip(&expected).enumerate() {
+            assert!(
+                (got - want).abs() <= 1e-6 * k as f32,
+                "{precision:?} {} {m}×{k}×{n} {i}: {got} {want}",
+                isa.name()
+            );
+        }
+    });
+}
+
+#[test]
+fn sharing_either_operand_gives_the_same_bits() {
+    cases(|isa, precision, a, ta, b, tb| {
+        let one = Gemm::new(isa, precision, a.operand(ta), b.operand(tb), Shared::A);
+        let other = Gemm::new(isa, precision, a.operand(ta), b.operand(tb), Shared::B);
+        assert_eq!(store(&one, isa), store(&other, isa), "{precision:?} {} {:?}", isa.name(), one.shape());
+    });
+}
+
+#[test]
+fn a_reduction_in_parts_has_the_bits_of_the_whole() {
+    let (m, n, rows) = (37, 45, 192);
+    let (d_out, x) = (Matrix::new(3, rows, m), Matrix::new(4, rows, n));
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for shared in [Shared::A, Shared::B] {
+                let whole = store(&Gemm::new(isa, precision, d_out.operand(true), x.operand(false), shared), isa);
+                let mut parts = vec![0f32; m * n];
+                for rows in [0..64, 64..128, 128..192] {
+                    let slice = |matrix: &'_ Matrix| matrix.values[rows.start * (matrix.columns + 5)..].to_vec();
+                    let (d, x_rows) = (slice(&d_out), slice(&x));
+                    let d = Operand::transposed(View::new(&d, rows.len(), m + 5, m));
+                    let x_rows = Operand::plain(View::new(&x_rows, rows.len(), n + 5, n));
+                    let gemm = Gemm::new(isa, precision, d, x_rows, shared);
+                    run(&gemm, &mut Accumulate { out: ViewMut::new(&mut parts, m, n, n) });
+                }
+                assert_eq!(parts, whole, "{precision:?} {} {shared:?}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_their_neighbours() {
+    let (m, n, k) = (50, 40, 61);
+    let (x, w) = (Matrix::new(5, m, k), Matrix::new(6, n, k));
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let all = store(&Gemm::new(isa, precision, x.operand(false), w.operand(true), Shared::A), isa);
+            for rows in [1, 5, 13] {
+                let some = Operand::plain(View::new(&x.values, rows, k + 5, k));
+                let part = store(&Gemm::new(isa, precision, some, w.operand(true), Shared::A), isa);
+                assert_eq!(part, all[..rows * n], "{precision:?} {} {rows}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn scratch_grows_with_what_is_packed() {
+    let shape = Shape { m: 256, n: 50257, k: 768, precision: Precision::F32, shared: Shared::A };
+    assert_eq!(shape.shared_bytes(), 256 * 768 * 4);
+    assert_eq!(shape.worker_bytes(), 32 * 768 * 4);
+    let shape = Shape { m: 50257, n: 768, k: 255, precision: Precision::Bf16, shared: Shared::B };
+    assert_eq!(shape.shared_bytes(), 768 * 128 * 4);
+    assert!(shape.worker_bytes() <= 128 << 10);
+}

@@ -1,0 +1,311 @@
+//! The split of a product into tiles, and one tile.
+#![allow(unsafe_code)]
+
+use super::operand::Operand;
+use crate::kernels::interleave::Word;
+use crate::kernels::isa::Isa;
+use crate::kernels::linear::{AHEAD_STEPS, Ahead, Epilogue, PANEL, float};
+use crate::kernels::view::ViewMut;
+use std::ops::Range;
+
+/// What operands are rounded to before they are multiplied. Sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Not rounded.
+    F32,
+    /// Rounded to bf16, to nearest even.
+    Bf16,
+}
+
+/// The operand that is packed once for all workers; each tile packs its own part of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// The left operand.
+    A,
+    /// The right operand.
+    B,
+}
+
+/// Sizes and kinds of a product, from which scratch sizes and tiles follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Length of the reduction.
+    pub k: usize,
+    /// Rounding of the operands.
+    pub precision: Precision,
+    /// Which operand all workers share.
+    pub shared: Shared,
+}
+
+/// A product of two operands.
+#[derive(Clone, Copy)]
+pub struct Gemm<'a> {
+    isa: Isa,
+    shape: Shape,
+    a: Operand<'a>,
+    b: Operand<'a>,
+}
+
+/// Most rows in a tile: many, to make up for packing panels.
+const TILE_ROWS: usize = 384;
+/// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
+const TILE_BYTES: usize = 128 << 10;
+/// Panels in a tile that packs row blocks.
+const TILE_PANELS: usize = 32;
+
+impl Shape {
+    fn word(&self) -> Word {
+        match self.precision {
+            Precision::F32 => Word::F32,
+            Precision::Bf16 => Word::Bf16Pair,
+        }
+    }
+
+    /// Bytes of one packed row of A or column of B.
+    fn line_bytes(&self) -> usize {
+        4 * self.word().count(self.k)
+    }
+
+    fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Bytes of scratch that all workers share, on any instruction set.
+    pub fn shared_bytes(&self) -> usize {
+        self.line_bytes()
+            * match self.shared {
+                Shared::A => self.m,
+                Shared::B => self.panels() * PANEL,
+            }
+    }
+
+    /// Bytes of scratch for each worker, on any instruction set.
+    pub fn worker_bytes(&self) -> usize {
+        self.line_bytes()
+            * match self.shared {
+                Shared::A => PANEL,
+                Shared::B => self.tile_rows(),
+            }
+    }
+
+    /// Most rows in one tile.
+    fn tile_rows(&self) -> usize {
+        match self.shared {
+            Shared::A => TILE_ROWS,
+            Shared::B => (TILE_BYTES / self.line_bytes().max(1)).clamp(float::MOST_BLOCK_ROWS, TILE_ROWS),
+        }
+    }
+}
+
+impl<'a> Gemm<'a> {
+    /// `a` is `m × k`, `b` is `k × n`.
+    ///
+    /// # Panics
+    /// When the operands do not fit.
+    pub fn new(isa: Isa, precision: Precision, a: Operand<'a>, b: Operand<'a>, shared: Shared) -> Self {
+        assert_eq!(a.columns(), b.rows(), "the operands disagree on the length of the reduction");
+        Gemm { isa, shape: Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared }, a, b }
+    }
+
+    /// Sizes and kinds.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn blocks(&self) -> usize {
+        self.shape.m.div_ceil(float::block_rows(self.isa))
+    }
+
+    /// Rows of row blocks `blocks`, which are of nearly equal size.
+    fn rows_of(&self, blocks: Range<usize>) -> Range<usize> {
+        let count = self.blocks().max(1);
+        let (base, extra) = (self.shape.m / count, self.shape.m % count);
+        let start = |block: usize| block * base + block.min(extra);
+        start(blocks.start)..start(blocks.end)
+    }
+
+    /// Tiles of the packing of the shared operand.
+    pub fn pack_tiles(&self) -> usize {
+        match self.shape.shared {
+            Shared::A => self.blocks(),
+            Shared::B => self.shape.panels(),
+        }
+    }
+
+    /// Where packing tile `tile` goes in the shared scratch, in bytes.
+    pub fn pack_range(&self, tile: usize) -> Range<usize> {
+        let lines = match self.shape.shared {
+            Shared::A => self.rows_of(tile..tile + 1),
+            Shared::B => tile * PANEL..(tile + 1) * PANEL,
+        };
+        lines.start * self.shape.line_bytes()..lines.end * self.shape.line_bytes()
+    }
+
+    /// Packs tile `tile` of the shared operand into `dst`, the part [`Gemm::pack_range`] of the shared scratch, aligned to 4 bytes.
+    ///
+    /// # Panics
+    /// When `dst` has the wrong size or alignment.
+    pub fn pack_tile(&self, tile: usize, dst: &mut [u8]) {
+        assert_eq!(dst.len(), self.pack_range(tile).len(), "packed tile");
+        match self.shape.shared {
+            Shared::A => self.pack_block(tile, bytemuck::cast_slice_mut(dst)),
+            Shared::B => self.pack_panel(tile, bytemuck::cast_slice_mut(dst)),
+        }
+    }
+
+    fn pack_block(&self, block: usize, dst: &mut [u32]) {
+        let rows = self.rows_of(block..block + 1);
+        let pitch = rows.len();
+        self.a.pack(self.isa, self.shape.word(), rows, dst, pitch);
+    }
+
+    fn pack_panel(&self, panel: usize, dst: &mut [u32]) {
+        self.b.flipped().pack(self.isa, self.shape.word(), self.columns_of(panel), dst, PANEL);
+    }
+
+    fn columns_of(&self, panel: usize) -> Range<usize> {
+        panel * PANEL..self.shape.n.min((panel + 1) * PANEL)
+    }
+
+    /// Row blocks and panels of a tile.
+    fn grid(&self) -> (usize, usize) {
+        let blocks = self.blocks();
+        let per_tile = self.shape.tile_rows() / float::block_rows(self.isa);
+        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(per_tile).max(1)).max(1);
+        let panels_per_tile = if self.shape.shared == Shared::A { 1 } else { TILE_PANELS };
+        (blocks_per_tile, panels_per_tile)
+    }
+
+    /// Tiles of the product. They cover elements of C, never a part of a sum.
+    pub fn tiles(&self) -> usize {
+        let (blocks, panels) = self.grid();
+        self.blocks().div_ceil(blocks) * self.shape.panels().div_ceil(panels)
+    }
+
+    /// Computes tile `tile` and hands every finished piece of a row of C to `out`.
+    ///
+    /// `shared` is the shared scratch with all tiles packed, `worker` this worker's own ([`Shape::worker_bytes`]), both aligned to 4 bytes
+    /// (64 is faster).
+    ///
+    /// # Panics
+    /// When scratch is too small or misaligned.
+    pub fn tile(&self, tile: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
+        let shared: &[u32] = bytemuck::cast_slice(&shared[..self.shape.shared_bytes()]);
+        let worker: &mut [u32] = bytemuck::cast_slice_mut(&mut worker[..self.shape.worker_bytes()]);
+        let (blocks_per_tile, panels_per_tile) = self.grid();
+        let across = self.blocks().div_ceil(blocks_per_tile).max(1);
+        let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
+        let blocks = part(tile % across, blocks_per_tile, self.blocks());
+        let panels = part(tile / across, panels_per_tile, self.shape.panels());
+        let line = self.shape.line_bytes() / 4;
+        let rows = self.rows_of(blocks.clone());
+        if self.shape.shared == Shared::B {
+            for block in blocks.clone() {
+                let here = self.rows_of(block..block + 1);
+                self.pack_block(block, &mut worker[(here.start - rows.start) * line..][..here.len() * line]);
+            }
+        }
+        for panel in panels {
+            let packed_panel = match self.shape.shared {
+                Shared::A => {
+                    self.pack_panel(panel, &mut worker[..PANEL * line]);
+                    &worker[..PANEL * line]
+                }
+                Shared::B => &shared[panel * PANEL * line..][..PANEL * line],
+            };
+            for block in blocks.clone() {
+                let here = self.rows_of(block..block + 1);
+                let packed_block = match self.shape.shared {
+                    Shared::A => &shared[here.start * line..][..here.len() * line],
+                    Shared::B => &worker[(here.start - rows.start) * line..][..here.len() * line],
+                };
+                let ahead = self.ahead(panel, block - blocks.start);
+                self.multiply(packed_panel, packed_block, here, self.columns_of(panel), ahead, out);
+                if block + 1 < blocks.end {
+                    out.expect(self.rows_of(block + 1..block + 2), self.columns_of(panel));
+                }
+            }
+        }
+    }
+
+    fn multiply(
+        &self,
+        panel: &[u32],
+        block: &[u32],
+        rows: Range<usize>,
+        columns: Range<usize>,
+        ahead: Ahead,
+        out: &mut dyn Epilogue,
+    ) {
+        let mut sums = [0f32; float::MOST_BLOCK_ROWS * PANEL];
+        let width = columns.len();
+        for (row, values) in rows.clone().zip(sums.chunks_exact_mut(PANEL)) {
+            out.start(row, columns.start, &mut values[..width]);
+        }
+        let layout = match self.shape.precision {
+            Precision::F32 => crate::kernels::linear::Layout::F32,
+            Precision::Bf16 => crate::kernels::linear::Layout::Bf16,
+        };
+        let kernel = float::kernel(self.isa, layout, rows.len());
+        // SAFETY: the panel holds `PANEL` and the block `rows.len()` packed lines of `k` values (sliced by the caller), `sums` a row of
+        // `PANEL` values for each row, and the instruction set was detected before an `Isa` was handed out.
+        unsafe { kernel(panel.as_ptr().cast(), block.as_ptr().cast(), self.shape.k, sums.as_mut_ptr(), ahead) }
+        for (row, values) in rows.zip(sums.chunks_exact_mut(PANEL)) {
+            out.row(row, columns.start, &mut values[..width]);
+        }
+    }
+
+    /// What to prefetch while row block `done` of a tile is multiplied with `panel`: a part of the source of the next panel.
+    fn ahead(&self, panel: usize, done: usize) -> Ahead {
+        let steps = self.shape.word().count(self.shape.k).div_ceil(AHEAD_STEPS);
+        let nothing = Ahead { at: std::ptr::null(), step: 0 };
+        if self.shape.shared == Shared::B || panel + 1 >= self.shape.panels() {
+            return nothing;
+        }
+        let columns = self.columns_of(panel + 1);
+        let fetches = (columns.len() * self.shape.k * 4).div_ceil(128);
+        if done * steps >= fetches {
+            return nothing;
+        }
+        let (at, step) = self.b.flipped().walk(columns);
+        Ahead { at: at.wrapping_add(done * steps * step), step }
+    }
+}
+
+/// C keeps its value and the product is added to it, as one chain that continues from the value.
+pub struct Accumulate<'a> {
+    /// Row `i` of C is row `i`.
+    pub out: ViewMut<'a, f32>,
+}
+
+impl Epilogue for Accumulate<'_> {
+    fn start(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        values.copy_from_slice(&self.out.row(row)[first_column..first_column + values.len()]);
+    }
+
+    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        self.out.row_mut(row)[first_column..first_column + values.len()].copy_from_slice(values);
+    }
+
+    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        for row in rows {
+            prefetch(&self.out.row(row)[columns.clone()]);
+        }
+    }
+}
+
+/// Asks for the cache lines of `values`.
+fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching has no effect on memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
