@@ -1,3 +1,5 @@
+#![allow(unsafe_code)]
+
 use super::*;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::{Epilogue, Output, Residual};

@@ -54,8 +54,8 @@ pub struct Gemm<'a> {
 const TILE_ROWS: usize = 384;
 /// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
 const TILE_BYTES: usize = 128 << 10;
-/// Panels in a tile that packs row blocks.
-const TILE_PANELS: usize = 32;
+/// Panels in a tile that packs row blocks: enough to make up for packing, few enough to leave tiles for all workers.
+const TILE_PANELS: usize = 8;
 
 impl Shape {
     fn word(&self) -> Word {

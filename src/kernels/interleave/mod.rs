@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn rounding_is_to_nearest_even_and_keeps_nan() {
-        let values = [1.0, 1.003_906_25, 1.011_718_75, -3.389e38, f32::INFINITY, f32::NAN, 0.0, -0.0, 1.004];
+        let tie = 1.0 / 256.0;
+        let values = [1.0, 1.0 + tie, 1.0 + 3.0 * tie, -3.389e38, f32::INFINITY, f32::NAN, 0.0, -0.0, 1.004];
         for isa in Isa::available() {
             let mut dst = [0; 5];
             interleave(isa, Word::Bf16Pair, &[&values], &mut dst, 1);
