@@ -7,10 +7,11 @@
 
 mod backward;
 mod forward;
+mod online_softmax;
 mod tile;
 
 pub use backward::{AttentionPart, AttentionSaved, attention_backward, attention_backward_scratch};
-pub use forward::{attention_forward, attention_forward_scratch};
+pub use forward::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
 pub use tile::KEY_TILE;
 
 /// Query rows of a unit of work that make a good size for `group` query heads per key-value head.

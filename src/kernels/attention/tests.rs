@@ -148,3 +148,47 @@ fn stored_bf16_gives_the_bits_of_its_values_in_f32() {
         assert_eq!(out16, out32);
     }
 }
+
+#[test]
+fn heads_together_give_the_bits_of_each_alone() {
+    for isa in Isa::available() {
+        for (d, group, kv_heads, rows) in [(64, 1, 3, 1), (20, 3, 2, 1), (32, 2, 3, 40)] {
+            let (t, width) = (150, kv_heads * d);
+            let (q, k, v) = (values(rows * group * width, 1), values(t * width, 2), values(t * width, 3));
+            let positions: Vec<u32> = (t - rows..t).map(|p| p as u32).collect();
+            let (heads, wide) = (kv_heads * group, group * width);
+            let (mut out, mut lse) = (vec![f32::NAN; rows * wide], vec![f32::NAN; rows * heads]);
+            let mut scratch = vec![f32::NAN; attention_forward_scratch(rows, heads, d)];
+            let input = AttentionInput {
+                q: View::new(&q, rows, wide, wide),
+                positions: &positions,
+                keys: View::new(&k, t, width, width),
+                values: View::new(&v, t, width, width),
+                head_dim: d,
+                scale: 0.2,
+            };
+            let mut lse_view = ViewMut::new(&mut lse, rows, heads, heads);
+            let mut out_view = ViewMut::new(&mut out, rows, wide, wide);
+            attention_forward_heads(isa, &input, &mut out_view, Some(&mut lse_view), &mut scratch);
+            for head in 0..kv_heads {
+                let (mut one, mut one_lse) = (vec![0.0; rows * group * d], vec![0.0; rows * group]);
+                attention_forward(
+                    isa,
+                    &input.q.columns(head * group * d, group * d),
+                    &positions,
+                    &input.keys.columns(head * d, d),
+                    &input.values.columns(head * d, d),
+                    0.2,
+                    &mut ViewMut::new(&mut one, rows, group * d, group * d),
+                    Some(&mut ViewMut::new(&mut one_lse, rows, group, group)),
+                    &mut scratch,
+                );
+                for row in 0..rows {
+                    let part = &out[row * wide + head * group * d..][..group * d];
+                    assert_eq!(part, &one[row * group * d..][..group * d], "{isa:?} d {d} head {head} row {row}");
+                    assert_eq!(lse[row * heads + head * group..][..group], one_lse[row * group..][..group]);
+                }
+            }
+        }
+    }
+}

@@ -158,8 +158,16 @@ impl Kernel for Rows {
 #[inline(always)]
 pub fn row_pointers<E>(rows: &View<E>, first: usize, count: usize) -> [*const E; KEY_TILE] {
     let mut pointers = [std::ptr::null(); KEY_TILE];
-    for (i, pointer) in pointers[..count].iter_mut().enumerate() {
-        *pointer = rows.row_ptr(first + i);
+    if rows.is_contiguous() && count > 0 {
+        let (start, stride) = (rows.row_ptr(first), rows.stride());
+        assert!(first + count <= rows.rows());
+        for (i, pointer) in pointers.iter_mut().enumerate() {
+            *pointer = start.wrapping_add(i.min(count - 1) * stride);
+        }
+    } else {
+        for (i, pointer) in pointers[..count].iter_mut().enumerate() {
+            *pointer = rows.row_ptr(first + i);
+        }
     }
     pointers
 }
@@ -197,9 +205,33 @@ pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width:
     }
 }
 
+/// Rows that are wanted in the cache soon, of keys and of values.
+#[derive(Clone, Copy)]
+pub struct Ahead<'a, E> {
+    pub rows: [&'a [*const E]; 2],
+    /// Elements of each.
+    pub width: usize,
+}
+
+impl<E> Ahead<'_, E> {
+    /// Nothing.
+    pub const NONE: Self = Ahead { rows: [&[], &[]], width: 0 };
+
+    /// Asks for part `part` of `parts`: whole rows in ascending order.
+    #[inline(always)]
+    fn fetch<S: Simd>(&self, s: S, part: usize, parts: usize) {
+        for rows in self.rows {
+            for &row in &rows[rows.len() * part / parts..rows.len() * (part + 1) / parts] {
+                for at in (0..self.width).step_by(64 / size_of::<E>()) {
+                    s.prefetch(row.wrapping_add(at));
+                }
+            }
+        }
+    }
+}
+
 /// Scores of `N` queries against the keys `rows` of one tile, straight from the key rows: `out[i · KEY_TILE + key]`, each the
-/// chain that [`Product`] makes over the transposed tile. While it reads a key it asks the cache for the same part of its row
-/// of `ahead`.
+/// chain that [`Product`] makes over the transposed tile. On the way it asks for the rows `ahead`.
 ///
 /// # Safety
 /// `width` elements are readable at each pointer of `rows`; `queries` holds `N · width` floats, `out` `N · KEY_TILE`.
@@ -207,35 +239,35 @@ pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width:
 pub unsafe fn direct_scores<S: Simd, E: Stored, const N: usize>(
     s: S,
     rows: &[*const E],
-    ahead: &[*const E],
+    ahead: &Ahead<E>,
     width: usize,
     queries: *const f32,
     out: *mut f32,
 ) {
-    let mut first = 0;
+    let blocks = rows.len().div_ceil(S::LANES) * width.div_ceil(S::LANES);
+    let (mut block, mut first) = (0, 0);
     while first < rows.len() {
         let end = rows.len().min(first + S::LANES);
         let mut acc = [s.splat(0.0); N];
         let mut column = 0;
         while column < width {
             let count = S::LANES.min(width - column);
-            for i in first..end {
-                s.prefetch(ahead[i].wrapping_add(column));
-            }
+            ahead.fetch(s, block, blocks);
+            block += 1;
             // SAFETY: the caller's contract.
             unsafe {
-                let block = s.load_transposed(&rows[first..end], column, count);
+                let keys = s.load_transposed(&rows[first..end], column, count);
                 let q = queries.add(column);
                 if count == S::LANES {
                     for j in 0..S::LANES {
                         for n in 0..N {
-                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), block.as_ref()[j], acc[n]);
+                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), keys.as_ref()[j], acc[n]);
                         }
                     }
                 } else {
                     for j in 0..count {
                         for n in 0..N {
-                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), block.as_ref()[j], acc[n]);
+                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), keys.as_ref()[j], acc[n]);
                         }
                     }
                 }

@@ -45,7 +45,7 @@ pub trait Simd: Copy {
     /// # Safety
     /// `n` values are writable at `p`, and `n` ≤ `LANES`.
     unsafe fn store_partial(self, p: *mut f32, v: Self::V, n: usize);
-    /// Asks the cache for the line at `p`; any address is allowed.
+    /// Asks the second-level cache for the line at `p`; any address is allowed.
     fn prefetch<T>(self, p: *const T);
 
     /// a + b

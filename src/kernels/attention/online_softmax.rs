@@ -1,0 +1,107 @@
+//! Running state of online softmax for blocks of query vectors.
+#![allow(unsafe_code)]
+
+use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, padded};
+use crate::kernels::vector::Simd;
+use crate::kernels::vector::math::exp;
+
+/// The scratch of one forward call, cut up. A "vector" is one query head of one row; those of one key-value head lie together,
+/// by row and then by head.
+#[derive(Clone, Copy)]
+pub struct State {
+    /// Scaled queries: D per vector.
+    pub q: *mut f32,
+    /// Running outputs: padded(D) per vector.
+    pub o: *mut f32,
+    /// Running sums of exponentials: PAD lanes per vector.
+    pub sums: *mut f32,
+    /// Running maxima: one per vector.
+    pub maxima: *mut f32,
+    /// Transposed keys of the tile.
+    pub keys: *mut f32,
+    /// Values of the tile, where they are copied.
+    pub values: *mut f32,
+    /// Scores, then probabilities, of a block of vectors.
+    pub scores: *mut f32,
+}
+
+impl State {
+    /// The state without its first `vectors` vectors of `d` elements.
+    #[inline(always)]
+    pub fn after(self, vectors: usize, d: usize) -> Self {
+        State {
+            q: self.q.wrapping_add(vectors * d),
+            o: self.o.wrapping_add(vectors * padded(d)),
+            sums: self.sums.wrapping_add(vectors * PAD),
+            maxima: self.maxima.wrapping_add(vectors),
+            ..self
+        }
+    }
+
+    /// Turns the scores of a block into e^(score − maximum), 0 from each limit to the end of its vector, and updates maxima
+    /// and sums. `factors[i]` is what vector i's earlier results are to be multiplied by.
+    ///
+    /// # Safety
+    /// The state holds at least as many vectors as there are limits (at most BLOCK_ROWS, each at most KEY_TILE).
+    #[inline(always)]
+    pub unsafe fn softmax_block<S: Simd>(self, s: S, limits: &[usize], factors: &mut [f32; PAD]) {
+        let lowest = s.splat(f32::NEG_INFINITY);
+        let mut maxima = [0.0; BLOCK_ROWS];
+        // SAFETY: the scores hold BLOCK_ROWS rows of KEY_TILE; LANES divides KEY_TILE and is at most PAD.
+        unsafe {
+            for (i, &limit) in limits.iter().enumerate() {
+                let row = self.scores.add(i * KEY_TILE);
+                let mut most = lowest;
+                let mut at = 0;
+                while at < limit {
+                    let mut x = s.load(row.add(at));
+                    if limit - at < S::LANES {
+                        x = s.keep_first(x, limit - at, lowest);
+                        s.store(row.add(at), x);
+                    }
+                    most = s.max(most, x);
+                    at += S::LANES;
+                }
+                let old = self.maxima.add(i);
+                maxima[i] = (*old).max(s.reduce_max(most));
+                // A vector with no key in this tile keeps its state: factor e^0.
+                factors[i] = if limit == 0 { 0.0 } else { *old - maxima[i] };
+                *old = maxima[i];
+            }
+            s.store(factors.as_mut_ptr(), exp(s, s.load(factors.as_ptr())));
+            for (i, &limit) in limits.iter().enumerate() {
+                let row = self.scores.add(i * KEY_TILE);
+                let shift = s.splat(maxima[i]);
+                let mut sum = s.splat(0.0);
+                let mut at = 0;
+                while at < limit {
+                    let p = exp(s, s.sub(s.load(row.add(at)), shift));
+                    s.store(row.add(at), p);
+                    sum = s.add(sum, p);
+                    at += S::LANES;
+                }
+                let total = self.sums.add(i * PAD);
+                s.store(total, s.fma(s.load(total), s.splat(factors[i]), sum));
+            }
+        }
+    }
+
+    /// Writes the first vector's result, divided by its sum; returns log Σ e^score.
+    ///
+    /// # Safety
+    /// The state holds a vector of `d` elements, and `dst` has room for them.
+    #[inline(always)]
+    pub unsafe fn write<S: Simd>(self, s: S, d: usize, dst: *mut f32) -> f32 {
+        // SAFETY: the caller's contract; outputs are padded to whole vectors.
+        unsafe {
+            let sum = s.reduce_add(s.load(self.sums));
+            let inverse = s.splat(1.0 / sum);
+            let mut i = 0;
+            while i < d {
+                s.store_partial(dst.add(i), s.mul(s.load(self.o.add(i)), inverse), S::LANES.min(d - i));
+                i += S::LANES;
+            }
+            *self.maxima + sum.ln()
+        }
+    }
+}
