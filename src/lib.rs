@@ -1,6 +1,7 @@
 //! staticgrad: a static-graph compiler and executor for GPT-class transformers on CPUs.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod error;
 pub mod exec;
 pub mod graph;

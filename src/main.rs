@@ -1,1 +1,5 @@
-fn main() {}
+//! `staticgrad`: compile, run, train and measure model plans. See [`staticgrad::cli`].
+
+fn main() -> std::process::ExitCode {
+    staticgrad::cli::main()
+}

@@ -7,7 +7,8 @@
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
 use crate::kernels::view::{View, ViewMut};
-use crate::ops::{Operands, Param, RowSet, Weight};
+use crate::kernels::param::Param;
+use crate::ops::{Operands, RowSet, Weight};
 use crate::tensor::{DType, RowExtent};
 use bumpalo::Bump;
 use std::alloc::Layout;

@@ -3,7 +3,8 @@
 use super::arena::{Arena, BoundNode, LiveRows, Place, ScratchSlot, Set, Slot};
 use crate::error::{Error, Result};
 use crate::graph::{Layout, RowSpace, TensorId};
-use crate::ops::{self, Kernel, Param, RowSet};
+use crate::kernels::param::Param;
+use crate::ops::{self, Kernel, RowSet};
 use crate::plan::{BufferKind, Plan, buffers::capacity_rows};
 use crate::tensor::{RowExtent, Shape};
 

@@ -3,7 +3,7 @@
 use super::{Executor, Want};
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
-use crate::ops::Param;
+use crate::kernels::param::Param;
 use crate::passes::Mode;
 use crate::plan::Plan;
 
@@ -67,6 +67,11 @@ impl<'w> Session<'w> {
     /// Tokens that the embedding knows.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary
+    }
+
+    /// Logits in a row: the width of the head.
+    pub fn logits_width(&self) -> usize {
+        self.executor.plan.graph.ty(self.logits).shape.elements()
     }
 
     /// Rows of `slot` that are computed.

@@ -11,6 +11,7 @@ pub mod isa;
 pub mod linear;
 pub mod norm;
 pub mod norm_backward;
+pub mod param;
 pub mod philox;
 pub mod quant;
 pub mod reduce;

@@ -25,7 +25,7 @@ mod tiling;
 use crate::graph::{Attrs, Init, Layout};
 use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
-pub use run::{Capacity, Kernel, Operands, Param, RowSet, Scratch, Segment, Weight};
+pub use run::{Capacity, Kernel, Operands, RowSet, Scratch, Segment, Weight};
 
 /// Which rows of an operand an output row needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

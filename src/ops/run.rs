@@ -107,15 +107,6 @@ impl RowSet {
     }
 }
 
-/// A parameter that lives outside the arena, as the caller holds it.
-#[derive(Clone, Copy)]
-pub enum Param<'a> {
-    /// A matrix packed for products.
-    Packed(PackedMatrix<'a>),
-    /// Plain values.
-    Plain(&'a [f32]),
-}
-
 /// A weight matrix as a kernel sees it.
 #[derive(Clone, Copy)]
 pub enum Weight<'a> {

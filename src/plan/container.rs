@@ -209,6 +209,18 @@ impl<W: Write> Write for Hashed<'_, W> {
     }
 }
 
+/// Maps a file for reading.
+///
+/// # Errors
+/// What the system reports; an empty file.
+#[allow(unsafe_code)]
+pub fn map(path: &Path) -> Result<memmap2::Mmap> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    // SAFETY: the map is read-only and only read inside its length; bytes change only if another process writes the file meanwhile,
+    // which is the stated condition of using a map. Every bit pattern is a valid byte.
+    unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,6 +93,37 @@ pub fn save(path: &Path, plan: &Plan) -> Result<()> {
     container::write(path, vec![section(plan)])
 }
 
+/// Writes a plan with packed weights: `index` is the directory of `weights`, any serialisable list.
+///
+/// # Errors
+/// What the system reports; the file is then untouched.
+pub fn save_with_weights<T: Serialize>(path: &Path, plan: &Plan, index: &[T], weights: &[u8]) -> Result<()> {
+    let fail = |e| Error::io(path, "write", e);
+    let index = serde_json::to_vec(index).expect("an index has no values that JSON cannot hold");
+    let index_section: SectionSource =
+        (SectionKind::WeightIndex, index.len() as u64, Box::new(|w| w.write_all(&index).map_err(fail)));
+    let weight_section: SectionSource =
+        (SectionKind::Weights, weights.len() as u64, Box::new(|w| w.write_all(weights).map_err(fail)));
+    container::write(path, vec![section(plan), index_section, weight_section])
+}
+
+/// The section of packed weights and its directory, if the file has them. The directory's checksum is compared.
+///
+/// # Errors
+/// Damage, by byte offset.
+pub fn load_weight_index<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<(Section, Vec<T>)>> {
+    let file = crate::plan::container::map(path)?;
+    let sections = container::read_header(path, &file)?;
+    let (Some(index), Some(weights)) =
+        (find_section(&sections, SectionKind::WeightIndex), find_section(&sections, SectionKind::Weights))
+    else {
+        return Ok(None);
+    };
+    let entries = serde_json::from_slice(index.bytes(path, &file)?)
+        .map_err(|e| Error::file_at(path, index.offset as u64, format!("has a malformed weight directory: {e}; compile it again")))?;
+    Ok(Some((weights, entries)))
+}
+
 /// The section of a kind, if the file has one.
 pub fn find_section(sections: &[Section], kind: SectionKind) -> Option<Section> {
     sections.iter().copied().find(|s| s.kind == kind)
@@ -103,7 +134,7 @@ pub fn find_section(sections: &[Section], kind: SectionKind) -> Option<Section> 
 /// # Errors
 /// Damage of any kind, by byte offset or by the name of what is wrong in the plan.
 pub fn load(path: &Path) -> Result<Plan> {
-    let file = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let file = container::map(path)?;
     let sections = container::read_header(path, &file)?;
     let section = find_section(&sections, SectionKind::Plan)
         .ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;

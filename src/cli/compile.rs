@@ -1,0 +1,161 @@
+//! `staticgrad compile`: a spec or a checkpoint to a plan file.
+
+use super::model::{graph_of, parse_sets};
+use super::output::{bytes, line};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::ops::Capacity;
+use crate::passes::{Layout, Mode, lower};
+use crate::plan::{Plan, compile, file};
+use crate::spec;
+use crate::weights::{Checkpoint, ParamStore, WeightsType};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Options of `compile`.
+#[derive(Args)]
+pub struct CompileArgs {
+    /// A spec (`gpt2`, `llama`, or a .sg file), or a checkpoint whose configuration picks and sizes the spec.
+    #[arg(value_name = "SPEC")]
+    spec: String,
+    /// What the plan is for.
+    #[arg(long, value_enum, default_value_t = PlanMode::Infer)]
+    mode: PlanMode,
+    /// Rows of a sequence [default: the model's context T].
+    #[arg(long, value_name = "T")]
+    rows: Option<usize>,
+    /// Rows that one call computes at most (inference).
+    #[arg(long, value_name = "N")]
+    step_rows: Option<usize>,
+    /// Rows of one call that get logits (inference) [default: one per slot].
+    #[arg(long, value_name = "N")]
+    wanted_rows: Option<usize>,
+    /// Sequences (batch, when training).
+    #[arg(long, value_name = "B", default_value_t = 1)]
+    slots: usize,
+    /// What an inference plan keeps: compact keeps what later rows read, full keeps every activation.
+    #[arg(long, value_enum, default_value_t = PlanLayout::Compact)]
+    layout: PlanLayout,
+    /// A named size of the spec.
+    #[arg(long, value_name = "NAME")]
+    size: Option<String>,
+    /// Set a dimension or constant of the spec (repeatable), such as C=64.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Print the graph as text instead: as the spec unrolls (graph) or as it is planned (lowered).
+    #[arg(long, value_enum)]
+    emit: Option<Emit>,
+    /// Pack these weights into the file, ready to run.
+    #[arg(long, value_name = "PATH")]
+    weights: Option<PathBuf>,
+    /// Types of the packed weights.
+    #[arg(long, value_name = "TYPE", default_value = "native")]
+    weights_type: String,
+    /// The plan file to write.
+    #[arg(short, long, value_name = "FILE.plan")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+enum PlanMode {
+    Infer,
+    Train,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PlanLayout {
+    Compact,
+    Full,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Emit {
+    Graph,
+    Lowered,
+}
+
+/// The graph of a spec or of a checkpoint.
+fn source_graph(args: &CompileArgs) -> Result<Graph> {
+    let sets = parse_sets(&args.set)?;
+    let path = PathBuf::from(&args.spec);
+    if spec::builtin(&args.spec).is_some() || path.extension().is_some_and(|e| e == "sg") {
+        return spec::compile(&spec::load(&args.spec)?, &sets, args.size.as_deref());
+    }
+    if !path.exists() {
+        return spec::load(&args.spec).map(|_| unreachable!("a spec that loads exists"));
+    }
+    graph_of(Checkpoint::open(&path, &sets)?.config(), &sets)
+}
+
+/// Runs the command.
+pub fn run(args: &CompileArgs) -> Result<()> {
+    let graph = source_graph(args)?;
+    let mode = match (args.mode, args.layout) {
+        (PlanMode::Train, _) => Mode::Train,
+        (PlanMode::Infer, PlanLayout::Compact) => Mode::Infer(Layout::Compact),
+        (PlanMode::Infer, PlanLayout::Full) => Mode::Infer(Layout::Full),
+    };
+    if let Some(emit) = args.emit {
+        let graph = match emit {
+            Emit::Graph => graph,
+            Emit::Lowered => lower(graph, mode)?,
+        };
+        line(graph.to_string().trim_end());
+        return Ok(());
+    }
+    let model_rows = match graph.constants.get("T") {
+        Some(crate::graph::Attr::Int(t)) => Some(*t as usize),
+        _ => None,
+    };
+    let context = args.rows.or(model_rows).ok_or_else(|| Error::Usage("the spec has no dimension T; give --rows".into()))?;
+    if let Some(t) = model_rows.filter(|&t| context > t) {
+        return Err(Error::Usage(format!("--rows {context} exceeds the model's context of {t} rows")));
+    }
+    let step_rows = match args.mode {
+        PlanMode::Infer => args.step_rows.unwrap_or(context.min(64)),
+        PlanMode::Train if args.step_rows.is_some() => return Err(Error::Usage("--step-rows is for --mode infer".into())),
+        PlanMode::Train => args.slots.saturating_mul(context),
+    };
+    let wanted_rows = match args.mode {
+        PlanMode::Infer => args.wanted_rows.unwrap_or(args.slots.min(step_rows)),
+        PlanMode::Train => step_rows,
+    };
+    let plan = compile(graph, mode, Capacity { slots: args.slots, context, step_rows, wanted_rows })?;
+    report(&plan);
+    let Some(output) = &args.output else { return Ok(()) };
+    match &args.weights {
+        None => file::save(output, &plan)?,
+        Some(weights) => {
+            let checkpoint = Checkpoint::open(weights, &[])?;
+            let store = ParamStore::load(&plan.graph, &checkpoint, WeightsType::from_name(&args.weights_type)?)?;
+            file::save_with_weights(output, &plan, store.entries(), store.bytes())?;
+            line(&format!("weights {} ({} B)", bytes(store.bytes().len() as u64), store.bytes().len()));
+        }
+    }
+    line(&format!("wrote {}", output.display()));
+    Ok(())
+}
+
+fn report(plan: &Plan) {
+    let c = &plan.capacity;
+    line(&format!(
+        "{}: {} steps, {} buffers; {} slots × {} rows, {} rows a call",
+        plan.graph.name,
+        plan.graph.nodes.len(),
+        plan.buffers.len(),
+        c.slots,
+        c.context,
+        c.step_rows
+    ));
+    let t = &plan.totals;
+    for (what, n) in [
+        ("persistent", t.persistent),
+        ("transient", t.transient),
+        ("bound (max load)", t.max_load),
+        ("scratch per worker", t.scratch_per_worker),
+        ("arena, one worker", t.arena(1)),
+    ] {
+        line(&format!("  {what:<20} {n:>14} B  {}", bytes(n)));
+    }
+    line(&format!("  fragmentation        {:>14.3} %", 100.0 * t.fragmentation()));
+}

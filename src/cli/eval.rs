@@ -1,0 +1,151 @@
+//! `staticgrad eval`: logits and loss of given tokens.
+
+use super::model::{Model, ModelArgs};
+use super::output::line;
+use super::ThreadArgs;
+use crate::error::{Error, Result};
+use crate::exec::{Session, Want};
+use crate::ops::Capacity;
+use crate::weights::export::write_atomically;
+use byteorder::{LittleEndian, WriteBytesExt};
+use clap::Args;
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Options of `eval`.
+#[derive(Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A safetensors file with `tokens` i32 [B, S] and optionally `targets`, of the same shape; −100 is ignored.
+    #[arg(long, value_name = "FILE")]
+    tokens: PathBuf,
+    /// Gets `logits` f32 [B, S, V] and, with targets, `loss` f32 [1].
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Rows that one call computes.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    step_rows: usize,
+    #[command(flatten)]
+    threads: ThreadArgs,
+}
+
+/// Tokens of `B` sequences of `S`.
+pub struct Batch {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each.
+    pub length: usize,
+    /// Row by row.
+    pub tokens: Vec<i32>,
+    /// What follows each token, or −100; empty without.
+    pub targets: Vec<i32>,
+}
+
+impl Batch {
+    /// Reads `tokens` and `targets`.
+    ///
+    /// # Errors
+    /// A malformed file, a missing or mistyped tensor.
+    pub fn read(path: &Path) -> Result<Batch> {
+        let file = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let tensors = SafeTensors::deserialize(&file).map_err(|e| Error::file(path, format!("is not a safetensors file: {e}")))?;
+        let read = |name: &str| -> Result<(Vec<usize>, Vec<i32>)> {
+            let t = tensors.tensor(name).map_err(|_| Error::file(path, format!("has no tensor '{name}'")))?;
+            if t.dtype() != Dtype::I32 || t.shape().len() != 2 || t.shape().contains(&0) {
+                let message = format!("'{name}' is {:?} {:?}; i32 [B, S] is expected", t.dtype(), t.shape());
+                return Err(Error::file(path, message));
+            }
+            let values = t.data().chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            Ok((t.shape().to_vec(), values))
+        };
+        let (shape, tokens) = read("tokens")?;
+        let targets = if tensors.names().iter().any(|n| *n == "targets") {
+            let (other, targets) = read("targets")?;
+            if other != shape {
+                return Err(Error::file(path, format!("'targets' has shape {other:?} and 'tokens' {shape:?}; they must agree")));
+            }
+            targets
+        } else {
+            Vec::new()
+        };
+        Ok(Batch { batch: shape[0], length: shape[1], tokens, targets })
+    }
+}
+
+/// −log softmax(logits)[target], in f64.
+pub fn cross_entropy(logits: &[f32], target: usize) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let total: f64 = logits.iter().map(|&x| (x as f64 - top).exp()).sum();
+    top + total.ln() - logits[target] as f64
+}
+
+/// Runs the command.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    if args.step_rows == 0 {
+        return Err(Error::Usage("--step-rows must be at least 1".into()));
+    }
+    let batch = Batch::read(&args.tokens)?;
+    let model = Model::open(&args.model)?;
+    let context = model.context()?;
+    if batch.length > context {
+        return Err(Error::Request(format!("sequences of {} tokens exceed the context of {context} rows", batch.length)));
+    }
+    let step_rows = args.step_rows.min(batch.length);
+    let plan = model.plan(Capacity { slots: 1, context: batch.length, step_rows, wanted_rows: step_rows })?;
+    let store = model.store(&plan)?;
+    let mut session = Session::new(&plan, args.threads.count()?, &|name| store.get(name))?;
+    let vocabulary = session.logits_width();
+    if let Some(bad) = batch.targets.iter().find(|&&t| t != -100 && (t < 0 || t as usize >= vocabulary)) {
+        return Err(Error::Request(format!("target {bad} is out of range: the model knows 0..{vocabulary}")));
+    }
+    let rows_per_call = plan.capacity.wanted_rows.min(plan.capacity.step_rows).min(step_rows);
+    let mut loss = 0.0;
+    let mut counted = 0usize;
+    let shape = [batch.batch, batch.length, vocabulary];
+    write_atomically(&args.out, |out| {
+        let fail = |e| Error::io(&args.out, "write", e);
+        write_header(out, shape, !batch.targets.is_empty()).map_err(fail)?;
+        for (b, tokens) in batch.tokens.chunks(batch.length).enumerate() {
+            session.truncate(0, 0);
+            for (c, part) in tokens.chunks(rows_per_call).enumerate() {
+                session.run(&[(0, part)], Want::All)?;
+                for i in 0..part.len() {
+                    let logits = session.logits(i);
+                    logits.iter().try_for_each(|&x| out.write_f32::<LittleEndian>(x)).map_err(fail)?;
+                    if let Some(&target) = batch.targets.get(b * batch.length + c * rows_per_call + i)
+                        && target != -100
+                    {
+                        loss += cross_entropy(logits, target as usize);
+                        counted += 1;
+                    }
+                }
+            }
+        }
+        if !batch.targets.is_empty() {
+            loss /= counted.max(1) as f64;
+            out.write_f32::<LittleEndian>(loss as f32).map_err(fail)?;
+        }
+        Ok(())
+    })?;
+    if !batch.targets.is_empty() {
+        line(&format!("loss {loss:.6} over {counted} targets"));
+    }
+    Ok(())
+}
+
+/// The safetensors header of `logits` and `loss`, whose values follow in that order.
+fn write_header(out: &mut impl Write, [b, s, v]: [usize; 3], with_loss: bool) -> std::io::Result<()> {
+    let bytes = 4 * b * s * v;
+    let mut header = serde_json::json!({ "logits": { "dtype": "F32", "shape": [b, s, v], "data_offsets": [0, bytes] } });
+    if with_loss {
+        header["loss"] = serde_json::json!({ "dtype": "F32", "shape": [1], "data_offsets": [bytes, bytes + 4] });
+    }
+    let mut text = header.to_string();
+    while !text.len().is_multiple_of(8) {
+        text.push(' ');
+    }
+    out.write_u64::<LittleEndian>(text.len() as u64)?;
+    out.write_all(text.as_bytes())
+}

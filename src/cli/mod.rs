@@ -1,0 +1,75 @@
+//! The command line: thin, and the only place that prints.
+
+mod bench;
+mod compile;
+mod eval;
+mod model;
+mod output;
+mod run;
+
+use crate::error::{Error, Result};
+use crate::kernels::isa::Isa;
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A static-graph compiler for GPT-class transformers on CPUs.
+#[derive(Parser)]
+#[command(name = "staticgrad", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  staticgrad run --model SmolLM2.gguf \"Once upon a time\" --max-tokens 40
+  staticgrad compile gpt2 --size medium --rows 1024 --step-rows 64 -o gpt2.plan
+  staticgrad eval --model ./gpt2 --tokens in.safetensors --out out.safetensors
+  staticgrad bench --what decode --model ./gpt2 --json";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Generate text: prompt and continuation go to standard output, timing to standard error.
+    Run(run::RunArgs),
+    /// Compute logits and loss of given tokens.
+    Eval(eval::EvalArgs),
+    /// Compile a graph spec or a checkpoint's model to a memory plan.
+    Compile(compile::CompileArgs),
+    /// Measure the machine's limits and the speed of a model against them.
+    Bench(bench::BenchArgs),
+}
+
+/// Options of every command that computes.
+#[derive(Args, Clone)]
+struct ThreadArgs {
+    /// Worker threads [default: one per core].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl ThreadArgs {
+    fn count(&self) -> Result<usize> {
+        match self.threads {
+            Some(n) if n == 0 || n > 1024 => Err(Error::Usage(format!("--threads {n} must be 1 to 1024"))),
+            Some(n) => Ok(n),
+            None => Ok(std::thread::available_parallelism().map_or(1, |n| n.get())),
+        }
+    }
+}
+
+/// Parses the command line, runs the command, prints errors. Exit code 1 on failure, 2 on wrong usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = Isa::from_environment().map_err(Error::Usage).and_then(|_| match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("staticgrad: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! From `--model PATH` to a graph, a plan, weights and a tokenizer.
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::ops::Capacity;
+use crate::passes::{Layout, Mode};
+use crate::plan::{Plan, compile, container, file};
+use crate::spec;
+use crate::text::Tokenizer;
+use crate::weights::{Checkpoint, ConstValue, ModelConfig, ParamStore, WeightsType};
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Options of every command that loads a model.
+#[derive(Args, Clone)]
+pub struct ModelArgs {
+    /// A Hugging Face directory, a .gguf, a .bin, or a plan made by `compile`.
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// Weights for a plan that holds none.
+    #[arg(long, value_name = "PATH")]
+    pub weights: Option<PathBuf>,
+    /// Types of the weights in memory: native keeps the file's, f32 is the reference path.
+    #[arg(long, value_name = "TYPE", default_value = "native")]
+    pub weights_type: String,
+    /// Set a dimension or constant of the spec (repeatable), such as C=64.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// An opened model: what to compute, and where its weights are.
+pub struct Model {
+    source: Source,
+    path: PathBuf,
+    weights_type: WeightsType,
+}
+
+enum Source {
+    /// A checkpoint; the plan is made to measure.
+    Checkpoint { graph: Box<Graph>, checkpoint: Checkpoint },
+    /// A plan file, with a checkpoint beside it or weights inside.
+    Plan { plan: Box<Plan>, weights: PlanWeights },
+}
+
+enum PlanWeights {
+    Checkpoint(Checkpoint),
+    Inside(crate::plan::container::Section, Vec<crate::weights::Entry>),
+}
+
+/// `NAME=VALUE` pairs.
+///
+/// # Errors
+/// A pair without `=`.
+pub fn parse_sets(sets: &[String]) -> Result<Vec<(String, String)>> {
+    let pair = |s: &String| {
+        let (name, value) = s.split_once('=').ok_or_else(|| Error::Usage(format!("--set {s}: write --set NAME=VALUE")))?;
+        Ok((name.trim().to_string(), value.trim().to_string()))
+    };
+    sets.iter().map(pair).collect()
+}
+
+/// The spec overrides that a checkpoint's configuration stands for.
+pub fn config_overrides(config: &ModelConfig) -> Vec<(String, String)> {
+    let dims = config.dims.iter().map(|(name, value)| (name.clone(), value.to_string()));
+    let consts = config.consts.iter().map(|(name, value)| {
+        let value = match value {
+            ConstValue::Int(i) => i.to_string(),
+            ConstValue::Float(x) => format!("{x:?}"),
+            ConstValue::Bool(b) => b.to_string(),
+        };
+        let name = if name == "rope_theta" { "theta" } else { name };
+        (name.to_string(), value)
+    });
+    dims.chain(consts).collect()
+}
+
+/// The graph that a checkpoint's configuration stands for.
+///
+/// # Errors
+/// What the spec refuses.
+pub fn graph_of(config: &ModelConfig, sets: &[(String, String)]) -> Result<Graph> {
+    let source = spec::builtin(config.spec).ok_or_else(|| Error::Request(format!("no spec for {} models", config.spec)))?;
+    let mut overrides = config_overrides(config);
+    overrides.extend(sets.iter().filter(|(name, _)| overrides.iter().all(|(n, _)| n != name)).cloned().collect::<Vec<_>>());
+    spec::compile(&source, &overrides, None)
+}
+
+fn is_plan(path: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 8];
+    path.is_file() && std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == container::MAGIC
+}
+
+impl Model {
+    /// Opens a model of any kind.
+    ///
+    /// # Errors
+    /// Missing or damaged files, weights that do not fit, with what to do.
+    pub fn open(args: &ModelArgs) -> Result<Model> {
+        let weights_type = WeightsType::from_name(&args.weights_type)?;
+        let sets = parse_sets(&args.set)?;
+        let path = args.model.clone();
+        if !is_plan(&path) {
+            if args.weights.is_some() {
+                return Err(Error::Usage("--weights goes with a plan file as --model".into()));
+            }
+            let checkpoint = Checkpoint::open(&path, &sets)?;
+            let graph = Box::new(graph_of(checkpoint.config(), &sets)?);
+            return Ok(Model { source: Source::Checkpoint { graph, checkpoint }, path, weights_type });
+        }
+        if !sets.is_empty() {
+            return Err(Error::Usage("--set cannot change a compiled plan; compile it again".into()));
+        }
+        let plan = Box::new(file::load(&path)?);
+        let weights = match &args.weights {
+            Some(weights) => PlanWeights::Checkpoint(Checkpoint::open(weights, &[])?),
+            None => {
+                let (section, entries) = file::load_weight_index(&path)?.ok_or_else(|| {
+                    Error::Usage(format!("{} is a plan without weights; add --weights PATH", path.display()))
+                })?;
+                PlanWeights::Inside(section, entries)
+            }
+        };
+        Ok(Model { source: Source::Plan { plan, weights }, path, weights_type })
+    }
+
+    /// The graph, before or after lowering.
+    pub fn graph(&self) -> &Graph {
+        match &self.source {
+            Source::Checkpoint { graph, .. } => graph,
+            Source::Plan { plan, .. } => &plan.graph,
+        }
+    }
+
+    /// A dimension of the model.
+    ///
+    /// # Errors
+    /// When the graph does not define it.
+    pub fn dim(&self, name: &str) -> Result<usize> {
+        match self.graph().constants.get(name) {
+            Some(crate::graph::Attr::Int(i)) if *i > 0 => Ok(*i as usize),
+            _ => Err(Error::Request(format!("the model has no dimension {name}"))),
+        }
+    }
+
+    /// Rows that a sequence may have: the model's context, or what a plan keeps.
+    ///
+    /// # Errors
+    /// When the graph does not define T.
+    pub fn context(&self) -> Result<usize> {
+        match &self.source {
+            Source::Checkpoint { .. } => self.dim("T"),
+            Source::Plan { plan, .. } => Ok(plan.capacity.context),
+        }
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// When the model brings none and its vocabulary is no known one.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.source {
+            Source::Checkpoint { checkpoint, .. } | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
+                Tokenizer::for_checkpoint(checkpoint)
+            }
+            Source::Plan { .. } => Tokenizer::for_vocab_size(self.dim("V")?),
+        }
+    }
+
+    /// A plan: the one that was compiled, or one made to measure.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn plan(&self, capacity: Capacity) -> Result<Plan> {
+        match &self.source {
+            Source::Checkpoint { graph, .. } => compile((**graph).clone(), Mode::Infer(Layout::Compact), capacity),
+            Source::Plan { plan, .. } => Ok((**plan).clone()),
+        }
+    }
+
+    /// The parameters of a plan, packed or mapped.
+    ///
+    /// # Errors
+    /// Tensors that are missing, extra or of another shape.
+    pub fn store(&self, plan: &Plan) -> Result<ParamStore> {
+        match &self.source {
+            Source::Checkpoint { checkpoint, .. } | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
+                ParamStore::load(&plan.graph, checkpoint, self.weights_type)
+            }
+            Source::Plan { weights: PlanWeights::Inside(section, entries), .. } => {
+                if self.weights_type != WeightsType::Native {
+                    return Err(Error::Usage("--weights-type cannot change a compiled model; compile it again".into()));
+                }
+                ParamStore::map(&self.path, section.offset, section.len, entries.clone())
+            }
+        }
+    }
+
+    /// Name of the model, for reports.
+    pub fn name(&self) -> String {
+        self.path.file_name().map_or_else(|| self.path.display().to_string(), |n| n.to_string_lossy().into_owned())
+    }
+}
