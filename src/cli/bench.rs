@@ -116,11 +116,17 @@ fn roofline(args: &BenchArgs, threads: usize) {
     let repeat = |f: &mut dyn FnMut() -> f64| best_and_median((0..args.repeat).map(|_| f() / 1e9).collect());
     let show = |what, unit, (best, median): (f64, f64)| {
         let percent_of_limit = 100.0 * median / best;
-        print(args, threads, &Measured { what, model: "machine", dtype: "f32", rows: 0, best, median, unit, percent_of_limit });
+        print(
+            args,
+            threads,
+            &Measured { what, model: "machine", dtype: "f32", rows: 0, best, median, unit, percent_of_limit },
+        );
     };
     show("read bandwidth", "GB/s", repeat(&mut || streams.read_bandwidth(isa, threads)));
     show("update bandwidth", "GB/s", repeat(&mut || streams.update_bandwidth(isa, threads)));
-    for (what, kind) in [("f32 peak", Arithmetic::F32), ("bf16 peak", Arithmetic::Bf16), ("int8 peak", Arithmetic::Int8)] {
+    for (what, kind) in
+        [("f32 peak", Arithmetic::F32), ("bf16 peak", Arithmetic::Bf16), ("int8 peak", Arithmetic::Int8)]
+    {
         show(what, "GFLOP/s", repeat(&mut || arithmetic_peak(isa, kind, threads)));
     }
 }
@@ -133,14 +139,18 @@ fn tokens(n: usize, vocabulary: usize) -> Vec<i32> {
 /// Weight bytes that one decoded token reads: every matrix that is multiplied by.
 fn bytes_per_token(plan: &Plan, store: &ParamStore) -> usize {
     let multiplied = |name: &str| {
-        plan.graph.nodes.iter().any(|n| n.op == "linear" && n.operands.iter().any(|&t| plan.graph.tensor(t).name == name))
+        plan.graph
+            .nodes
+            .iter()
+            .any(|n| n.op == "linear" && n.operands.iter().any(|&t| plan.graph.tensor(t).name == name))
     };
     store.entries().iter().filter(|e| e.matrix.is_some() && multiplied(&e.name)).map(|e| e.len).sum()
 }
 
 /// Bytes of keys and values that a token at position `position` reads.
 fn kept_bytes(plan: &Plan, position: usize) -> usize {
-    let kept = plan.graph.tensors.iter().filter(|t| t.ty.extent == crate::tensor::RowExtent::Kept && t.ty.dtype == DType::F32);
+    let kept =
+        plan.graph.tensors.iter().filter(|t| t.ty.extent == crate::tensor::RowExtent::Kept && t.ty.dtype == DType::F32);
     kept.map(|t| 4 * t.ty.shape.elements() * (position + 1)).sum()
 }
 
@@ -155,7 +165,9 @@ fn flops(plan: &Plan, rows: usize) -> f64 {
 }
 
 fn main_type(store: &ParamStore) -> DType {
-    let matrix = |d: DType| store.entries().iter().filter(move |e| e.matrix.is_some() && e.dtype == d).map(|e| e.len).sum::<usize>();
+    let matrix = |d: DType| {
+        store.entries().iter().filter(move |e| e.matrix.is_some() && e.dtype == d).map(|e| e.len).sum::<usize>()
+    };
     DType::ALL.into_iter().max_by_key(|&d| matrix(d)).unwrap_or(DType::F32)
 }
 
@@ -183,7 +195,16 @@ fn prefill(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
     let (best, median) = best_and_median(rates);
     let percent_of_limit = 100.0 * best * flops(&plan, rows) / rows as f64 / limit;
     let name = model.name();
-    let m = Measured { what: "prefill", model: &name, dtype: dtype.name(), rows, best, median, unit: "tokens/s", percent_of_limit };
+    let m = Measured {
+        what: "prefill",
+        model: &name,
+        dtype: dtype.name(),
+        rows,
+        best,
+        median,
+        unit: "tokens/s",
+        percent_of_limit,
+    };
     print(args, threads, &m);
     Ok(())
 }
@@ -195,7 +216,9 @@ fn decode(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
     let context = model.context()?;
     let rows = args.rows.unwrap_or(8).max(1);
     if rows + DECODE_TOKENS > context {
-        return Err(Error::Usage(format!("--rows {rows} and {DECODE_TOKENS} tokens exceed the context of {context} rows")));
+        return Err(Error::Usage(format!(
+            "--rows {rows} and {DECODE_TOKENS} tokens exceed the context of {context} rows"
+        )));
     }
     let capacity = Capacity { slots: 1, context: rows + DECODE_TOKENS, step_rows: rows.min(256), wanted_rows: 1 };
     let plan = model.plan(capacity)?;
@@ -219,7 +242,16 @@ fn decode(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
     let bytes = bytes_per_token(&plan, &store) + kept_bytes(&plan, rows + DECODE_TOKENS / 2);
     let percent_of_limit = 100.0 * best * bytes as f64 / bandwidth;
     let (name, dtype) = (model.name(), main_type(&store));
-    let m = Measured { what: "decode", model: &name, dtype: dtype.name(), rows, best, median, unit: "tokens/s", percent_of_limit };
+    let m = Measured {
+        what: "decode",
+        model: &name,
+        dtype: dtype.name(),
+        rows,
+        best,
+        median,
+        unit: "tokens/s",
+        percent_of_limit,
+    };
     print(args, threads, &m);
     Ok(())
 }

@@ -107,13 +107,16 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         Some(crate::graph::Attr::Int(t)) => Some(*t as usize),
         _ => None,
     };
-    let context = args.rows.or(model_rows).ok_or_else(|| Error::Usage("the spec has no dimension T; give --rows".into()))?;
+    let context =
+        args.rows.or(model_rows).ok_or_else(|| Error::Usage("the spec has no dimension T; give --rows".into()))?;
     if let Some(t) = model_rows.filter(|&t| context > t) {
         return Err(Error::Usage(format!("--rows {context} exceeds the model's context of {t} rows")));
     }
     let step_rows = match args.mode {
         PlanMode::Infer => args.step_rows.unwrap_or(context.min(64)),
-        PlanMode::Train if args.step_rows.is_some() => return Err(Error::Usage("--step-rows is for --mode infer".into())),
+        PlanMode::Train if args.step_rows.is_some() => {
+            return Err(Error::Usage("--step-rows is for --mode infer".into()));
+        }
         PlanMode::Train => args.slots.saturating_mul(context),
     };
     let wanted_rows = match args.mode {

@@ -1,8 +1,8 @@
 //! `staticgrad eval`: logits and loss of given tokens.
 
+use super::ThreadArgs;
 use super::model::{Model, ModelArgs};
 use super::output::line;
-use super::ThreadArgs;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::ops::Capacity;
@@ -50,7 +50,8 @@ impl Batch {
     /// A malformed file, a missing or mistyped tensor.
     pub fn read(path: &Path) -> Result<Batch> {
         let file = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-        let tensors = SafeTensors::deserialize(&file).map_err(|e| Error::file(path, format!("is not a safetensors file: {e}")))?;
+        let tensors = SafeTensors::deserialize(&file)
+            .map_err(|e| Error::file(path, format!("is not a safetensors file: {e}")))?;
         let read = |name: &str| -> Result<(Vec<usize>, Vec<i32>)> {
             let t = tensors.tensor(name).map_err(|_| Error::file(path, format!("has no tensor '{name}'")))?;
             if t.dtype() != Dtype::I32 || t.shape().len() != 2 || t.shape().contains(&0) {
@@ -64,7 +65,10 @@ impl Batch {
         let targets = if tensors.names().iter().any(|n| *n == "targets") {
             let (other, targets) = read("targets")?;
             if other != shape {
-                return Err(Error::file(path, format!("'targets' has shape {other:?} and 'tokens' {shape:?}; they must agree")));
+                return Err(Error::file(
+                    path,
+                    format!("'targets' has shape {other:?} and 'tokens' {shape:?}; they must agree"),
+                ));
             }
             targets
         } else {
@@ -90,7 +94,10 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let model = Model::open(&args.model)?;
     let context = model.context()?;
     if batch.length > context {
-        return Err(Error::Request(format!("sequences of {} tokens exceed the context of {context} rows", batch.length)));
+        return Err(Error::Request(format!(
+            "sequences of {} tokens exceed the context of {context} rows",
+            batch.length
+        )));
     }
     let step_rows = args.step_rows.min(batch.length);
     let plan = model.plan(Capacity { slots: 1, context: batch.length, step_rows, wanted_rows: step_rows })?;
@@ -138,7 +145,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
 /// The safetensors header of `logits` and `loss`, whose values follow in that order.
 fn write_header(out: &mut impl Write, [b, s, v]: [usize; 3], with_loss: bool) -> std::io::Result<()> {
     let bytes = 4 * b * s * v;
-    let mut header = serde_json::json!({ "logits": { "dtype": "F32", "shape": [b, s, v], "data_offsets": [0, bytes] } });
+    let mut header =
+        serde_json::json!({ "logits": { "dtype": "F32", "shape": [b, s, v], "data_offsets": [0, bytes] } });
     if with_loss {
         header["loss"] = serde_json::json!({ "dtype": "F32", "shape": [1], "data_offsets": [bytes, bytes + 4] });
     }

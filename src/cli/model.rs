@@ -53,7 +53,8 @@ enum PlanWeights {
 /// A pair without `=`.
 pub fn parse_sets(sets: &[String]) -> Result<Vec<(String, String)>> {
     let pair = |s: &String| {
-        let (name, value) = s.split_once('=').ok_or_else(|| Error::Usage(format!("--set {s}: write --set NAME=VALUE")))?;
+        let (name, value) =
+            s.split_once('=').ok_or_else(|| Error::Usage(format!("--set {s}: write --set NAME=VALUE")))?;
         Ok((name.trim().to_string(), value.trim().to_string()))
     };
     sets.iter().map(pair).collect()
@@ -79,16 +80,20 @@ pub fn config_overrides(config: &ModelConfig) -> Vec<(String, String)> {
 /// # Errors
 /// What the spec refuses.
 pub fn graph_of(config: &ModelConfig, sets: &[(String, String)]) -> Result<Graph> {
-    let source = spec::builtin(config.spec).ok_or_else(|| Error::Request(format!("no spec for {} models", config.spec)))?;
+    let source =
+        spec::builtin(config.spec).ok_or_else(|| Error::Request(format!("no spec for {} models", config.spec)))?;
     let mut overrides = config_overrides(config);
-    overrides.extend(sets.iter().filter(|(name, _)| overrides.iter().all(|(n, _)| n != name)).cloned().collect::<Vec<_>>());
+    overrides
+        .extend(sets.iter().filter(|(name, _)| overrides.iter().all(|(n, _)| n != name)).cloned().collect::<Vec<_>>());
     spec::compile(&source, &overrides, None)
 }
 
 fn is_plan(path: &Path) -> bool {
     use std::io::Read;
     let mut magic = [0; 8];
-    path.is_file() && std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == container::MAGIC
+    path.is_file()
+        && std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok()
+        && &magic == container::MAGIC
 }
 
 impl Model {
@@ -160,7 +165,8 @@ impl Model {
     /// When the model brings none and its vocabulary is no known one.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.source {
-            Source::Checkpoint { checkpoint, .. } | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
+            Source::Checkpoint { checkpoint, .. }
+            | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
                 Tokenizer::for_checkpoint(checkpoint)
             }
             Source::Plan { .. } => Tokenizer::for_vocab_size(self.dim("V")?),
@@ -184,7 +190,8 @@ impl Model {
     /// Tensors that are missing, extra or of another shape.
     pub fn store(&self, plan: &Plan) -> Result<ParamStore> {
         match &self.source {
-            Source::Checkpoint { checkpoint, .. } | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
+            Source::Checkpoint { checkpoint, .. }
+            | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
                 ParamStore::load(&plan.graph, checkpoint, self.weights_type)
             }
             Source::Plan { weights: PlanWeights::Inside(section, entries), .. } => {

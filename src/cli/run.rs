@@ -1,8 +1,8 @@
 //! `staticgrad run`: prompt in, text out.
 
+use super::ThreadArgs;
 use super::model::{Model, ModelArgs};
 use super::output::bytes;
-use super::ThreadArgs;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::ops::Capacity;
@@ -46,7 +46,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let started = Instant::now();
     let model = Model::open(&args.model)?;
     let tokenizer = model.tokenizer()?;
-    let prompt: Vec<i32> = tokenizer.encode(&args.prompt, EncodeOptions::PROMPT)?.into_iter().map(|t| t as i32).collect();
+    let prompt: Vec<i32> =
+        tokenizer.encode(&args.prompt, EncodeOptions::PROMPT)?.into_iter().map(|t| t as i32).collect();
     let context = model.context()?;
     if prompt.is_empty() {
         return Err(Error::Request("the prompt is empty and the model has no start token; give some text".into()));
@@ -62,7 +63,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let plan = model.plan(Capacity { slots: 1, context: rows, step_rows, wanted_rows: 1 })?;
     let store = model.store(&plan)?;
     let mut session = Session::new(&plan, args.threads.count()?, &|name| store.get(name))?;
-    let options = SamplerOptions { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
+    let options =
+        SamplerOptions { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     let mut sampler = Sampler::new(options, session.vocabulary())?;
     let loaded = started.elapsed();
 
@@ -121,7 +123,10 @@ impl<'t> Stream<'t> {
     }
 
     fn text(&mut self, text: &str) -> Result<()> {
-        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(|e| Error::io("standard output", "write", e))
+        self.out
+            .write_all(text.as_bytes())
+            .and_then(|()| self.out.flush())
+            .map_err(|e| Error::io("standard output", "write", e))
     }
 
     fn token(&mut self, token: u32) -> Result<()> {

@@ -6,8 +6,8 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
-use crate::kernels::view::{View, ViewMut};
 use crate::kernels::param::Param;
+use crate::kernels::view::{View, ViewMut};
 use crate::ops::{Operands, RowSet, Weight};
 use crate::tensor::{DType, RowExtent};
 use bumpalo::Bump;

@@ -119,8 +119,9 @@ pub fn load_weight_index<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Op
     else {
         return Ok(None);
     };
-    let entries = serde_json::from_slice(index.bytes(path, &file)?)
-        .map_err(|e| Error::file_at(path, index.offset as u64, format!("has a malformed weight directory: {e}; compile it again")))?;
+    let entries = serde_json::from_slice(index.bytes(path, &file)?).map_err(|e| {
+        Error::file_at(path, index.offset as u64, format!("has a malformed weight directory: {e}; compile it again"))
+    })?;
     Ok(Some((weights, entries)))
 }
 

@@ -30,7 +30,9 @@ impl WeightsType {
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "native" => Ok(WeightsType::Native),
-            "f32" | "f16" | "bf16" | "q8_0" | "q4_0" => Ok(WeightsType::Only(DType::from_name(name).expect("a known type"))),
+            "f32" | "f16" | "bf16" | "q8_0" | "q4_0" => {
+                Ok(WeightsType::Only(DType::from_name(name).expect("a known type")))
+            }
             _ => Err(Error::Usage(format!("--weights-type {name}: unknown; use native, f32, f16, bf16, q8_0 or q4_0"))),
         }
     }
@@ -121,7 +123,11 @@ impl ParamStore {
             };
             let inside = e.offset.checked_add(e.len).is_some_and(|end| end <= len);
             if !inside || size != e.len || !e.offset.is_multiple_of(ALIGN) {
-                return Err(Error::file_at(path, start as u64, format!("has a damaged entry for {}; compile it again", e.name)));
+                return Err(Error::file_at(
+                    path,
+                    start as u64,
+                    format!("has a damaged entry for {}; compile it again", e.name),
+                ));
             }
         }
         Ok(Self::from_parts(Region::Mapped { file, start, len }, entries))
@@ -157,8 +163,11 @@ impl ParamStore {
     /// # Errors
     /// The first damaged parameter by name.
     pub fn verify(&self) -> Result<()> {
-        let damaged = self.entries.par_iter().find_any(|e| xxh3_64(&self.bytes()[e.offset..e.offset + e.len]) != e.checksum);
-        damaged.map_or(Ok(()), |e| Err(Error::Weights(format!("{} is damaged (checksum differs); compile it again", e.name))))
+        let damaged =
+            self.entries.par_iter().find_any(|e| xxh3_64(&self.bytes()[e.offset..e.offset + e.len]) != e.checksum);
+        damaged.map_or(Ok(()), |e| {
+            Err(Error::Weights(format!("{} is damaged (checksum differs); compile it again", e.name)))
+        })
     }
 
     /// The element types in use with the bytes of each, largest first.
@@ -227,7 +236,10 @@ fn fill(graph: &Graph, checkpoint: &Checkpoint, t: TensorId, entry: &mut Entry, 
 fn pack(tensor: &NamedTensor, transposed: bool, dtype: DType, n: usize, k: usize, bytes: &mut [u8]) -> Result<()> {
     let panel = linear::panel_bytes(dtype, k)?;
     let mut in_panels = |source: &Source| {
-        bytes.par_chunks_mut(panel).enumerate().try_for_each(|(p, dst)| linear::pack(dtype, n, k, source, p..p + 1, dst))
+        bytes
+            .par_chunks_mut(panel)
+            .enumerate()
+            .try_for_each(|(p, dst)| linear::pack(dtype, n, k, source, p..p + 1, dst))
     };
     if tensor.info.dtype == dtype && !transposed {
         return in_panels(&Source::Stored(&tensor.data));

@@ -1,0 +1,164 @@
+//! Row skipping: for every split of a sequence into calls, every thread count, any neighbour in another slot and both layouts, results
+//! equal full recomputation bit for bit.
+
+mod common;
+
+use common::{planned, session, tokens};
+use staticgrad::exec::{Session, Want};
+use staticgrad::ops::Capacity;
+use staticgrad::passes::Layout;
+use staticgrad::tensor::DType;
+use staticgrad::weights::WeightsType;
+
+const F32: WeightsType = WeightsType::Only(DType::F32);
+const MODELS: [&str; 2] = ["gpt2-tiny", "llama-tiny"];
+
+fn capacity(slots: usize, rows: usize) -> Capacity {
+    Capacity { slots, context: rows, step_rows: rows, wanted_rows: rows }
+}
+
+/// Bits of all rows' logits, computed in calls of the given lengths.
+fn logits(session: &mut Session, slot: usize, tokens: &[i32], parts: &[usize]) -> Vec<u32> {
+    session.truncate(slot, 0);
+    let mut bits = Vec::new();
+    let mut rest = tokens;
+    for &n in parts {
+        let (now, later) = rest.split_at(n);
+        session.run(&[(slot, now)], Want::All).expect("the rows fit");
+        (0..n).for_each(|i| bits.extend(session.logits(i).iter().map(|x| x.to_bits())));
+        rest = later;
+    }
+    bits
+}
+
+/// Every way to write `n` as an ordered sum.
+fn compositions(n: usize) -> Vec<Vec<usize>> {
+    (0..1usize << (n - 1))
+        .map(|cuts| {
+            let mut parts = vec![1];
+            for i in 0..n - 1 {
+                if cuts >> i & 1 == 1 { parts.push(1) } else { *parts.last_mut().expect("not empty") += 1 }
+            }
+            parts
+        })
+        .collect()
+}
+
+#[test]
+fn every_split_of_a_sequence_gives_the_same_bits() {
+    for model in MODELS {
+        for types in [F32, WeightsType::Only(DType::BF16), WeightsType::Only(DType::Q8_0), WeightsType::Only(DType::Q4_0)] {
+            let (plan, store) = planned(model, Layout::Compact, capacity(1, 10), types);
+            let mut session = session(&plan, &store, 2);
+            let text = tokens(10, 97);
+            let whole = logits(&mut session, 0, &text, &[10]);
+            assert!(whole.iter().any(|&b| b != 0));
+            for parts in compositions(10) {
+                assert_eq!(logits(&mut session, 0, &text, &parts), whole, "{model} {types:?} in calls of {parts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sequences_cross_tiles_with_the_same_bits() {
+    let (plan, store) = planned("llama-tiny", Layout::Compact, capacity(1, 64), F32);
+    let mut session = session(&plan, &store, 2);
+    let text = tokens(64, 97);
+    let whole = logits(&mut session, 0, &text, &[64]);
+    for parts in [vec![1; 64], vec![13, 13, 13, 13, 12], vec![63, 1], vec![1, 63], vec![33, 31]] {
+        assert_eq!(logits(&mut session, 0, &text, &parts), whole, "in calls of {parts:?}");
+    }
+}
+
+#[test]
+fn thread_counts_and_layouts_do_not_change_bits() {
+    for model in MODELS {
+        let text = tokens(24, 97);
+        let mut reference = None;
+        for layout in [Layout::Compact, Layout::Full] {
+            for threads in [1, 2, 3, 7] {
+                let (plan, store) = planned(model, layout, capacity(1, 24), F32);
+                let mut session = session(&plan, &store, threads);
+                let bits = logits(&mut session, 0, &text, &[7, 17]);
+                let expected = reference.get_or_insert_with(|| bits.clone());
+                assert!(bits == *expected, "{model}, {layout:?}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_do_not_disturb_each_other() {
+    let (plan, store) = planned("llama-tiny", Layout::Compact, Capacity { slots: 3, context: 20, step_rows: 60, wanted_rows: 60 }, F32);
+    let mut session = session(&plan, &store, 2);
+    let texts: Vec<Vec<i32>> = (0..3).map(|s| tokens(12 + s, 97).into_iter().map(|t| (t + s as i32) % 97).collect()).collect();
+    let alone: Vec<Vec<u32>> = texts.iter().map(|t| logits(&mut session, 1, t, &[t.len()])).collect();
+    session.truncate(1, 0);
+    let parts: Vec<(usize, &[i32])> = texts.iter().enumerate().map(|(s, t)| (s, t.as_slice())).collect();
+    session.run(&parts, Want::All).expect("fits");
+    let mut row = 0;
+    for (text, expected) in texts.iter().zip(&alone) {
+        let bits: Vec<u32> =
+            (row..row + text.len()).flat_map(|i| session.logits(i).iter().map(|x| x.to_bits()).collect::<Vec<_>>()).collect();
+        assert_eq!(&bits, expected);
+        row += text.len();
+    }
+}
+
+#[test]
+fn truncation_and_shared_prefixes_recompute_only_what_differs() {
+    let (plan, store) = planned("gpt2-tiny", Layout::Compact, Capacity { slots: 1, context: 32, step_rows: 8, wanted_rows: 1 }, F32);
+    let mut cached = session(&plan, &store, 2);
+    let mut fresh = session(&plan, &store, 2);
+    let first = tokens(20, 97);
+    let mut second = first[..11].to_vec();
+    second.extend([5, 6, 7, 8]);
+    assert_eq!(cached.advance_to(0, &first).expect("fits"), 20);
+    assert_eq!(cached.advance_to(0, &second).expect("fits"), 4);
+    fresh.advance_to(0, &second).expect("fits");
+    assert_eq!(cached.logits(0), fresh.logits(0));
+    assert_eq!(cached.advance_to(0, &second).expect("fits"), 1, "an unchanged prompt recomputes its last row alone");
+    assert_eq!(cached.logits(0), fresh.logits(0));
+    assert_eq!(cached.tokens(0), second.as_slice());
+    cached.truncate(0, 3);
+    assert_eq!(cached.valid_rows(0), 3);
+    assert_eq!(cached.advance_to(0, &first).expect("fits"), 17);
+    fresh.truncate(0, 0);
+    fresh.advance_to(0, &first).expect("fits");
+    assert_eq!(cached.logits(0), fresh.logits(0));
+}
+
+#[test]
+fn only_wanted_rows_get_the_head() {
+    let (plan, _store) = planned("llama-tiny", Layout::Compact, Capacity { slots: 1, context: 32, step_rows: 32, wanted_rows: 1 }, F32);
+    let wanted: Vec<&str> = plan
+        .graph
+        .nodes
+        .iter()
+        .filter(|n| n.space == staticgrad::graph::RowSpace::Wanted)
+        .map(|n| n.name.as_str())
+        .collect();
+    assert!(wanted.iter().any(|n| n.contains("embed_tokens") || n.contains("lm_head")), "the head runs for wanted rows: {wanted:?}");
+    assert!(wanted.iter().any(|n| n.contains("layers.1.mlp")), "so does the last block's MLP: {wanted:?}");
+    assert!(!wanted.iter().any(|n| n.contains("layers.0.")), "the first block runs for all rows: {wanted:?}");
+}
+
+#[test]
+fn refused_calls_change_nothing() {
+    let (plan, store) = planned("gpt2-tiny", Layout::Compact, Capacity { slots: 1, context: 8, step_rows: 4, wanted_rows: 1 }, F32);
+    let mut session = session(&plan, &store, 1);
+    session.run(&[(0, &[1, 2, 3])], Want::Last).expect("fits");
+    let before = session.logits(0).to_vec();
+    let message = |r: staticgrad::error::Result<()>| r.expect_err("must be refused").to_string();
+    assert!(message(session.run(&[(0, &[97])], Want::Last)).contains("out of range"));
+    assert!(message(session.run(&[(0, &[-1])], Want::Last)).contains("out of range"));
+    assert!(message(session.run(&[(1, &[1])], Want::Last)).contains("slot 1"));
+    assert!(message(session.run(&[(0, &[1, 2, 3, 4, 5])], Want::Last)).contains("rows"));
+    assert!(message(session.run(&[(0, &[1, 2])], Want::All)).contains("wanted"));
+    assert!(message(session.run(&[(0, &[1]), (0, &[1])], Want::None)).contains("twice"));
+    assert_eq!(session.valid_rows(0), 3);
+    assert_eq!(session.logits(0), before.as_slice());
+    session.run(&[(0, &[4, 5, 6, 7])], Want::Last).expect("fits");
+    assert!(message(session.run(&[(0, &[1, 2])], Want::Last)).contains("do not fit"));
+}
