@@ -16,7 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("exec", &["graph", "plan", "passes", "ops", "kernels"]),
     ("text", &["weights", "kernels"]),
     ("train", &["exec", "plan", "passes", "spec", "graph", "weights", "text", "kernels", "ops"]),
-    ("cli", &["error", "tensor", "kernels", "ops", "graph", "spec", "passes", "plan", "weights", "exec", "text", "train"]),
+    (
+        "cli",
+        &["error", "tensor", "kernels", "ops", "graph", "spec", "passes", "plan", "weights", "exec", "text", "train"],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

@@ -47,7 +47,9 @@ fn compositions(n: usize) -> Vec<Vec<usize>> {
 #[test]
 fn every_split_of_a_sequence_gives_the_same_bits() {
     for model in MODELS {
-        for types in [F32, WeightsType::Only(DType::BF16), WeightsType::Only(DType::Q8_0), WeightsType::Only(DType::Q4_0)] {
+        for types in
+            [F32, WeightsType::Only(DType::BF16), WeightsType::Only(DType::Q8_0), WeightsType::Only(DType::Q4_0)]
+        {
             let (plan, store) = planned(model, Layout::Compact, capacity(1, 10), types);
             let mut session = session(&plan, &store, 2);
             let text = tokens(10, 97);
@@ -90,17 +92,20 @@ fn thread_counts_and_layouts_do_not_change_bits() {
 
 #[test]
 fn slots_do_not_disturb_each_other() {
-    let (plan, store) = planned("llama-tiny", Layout::Compact, Capacity { slots: 3, context: 20, step_rows: 60, wanted_rows: 60 }, F32);
+    let (plan, store) =
+        planned("llama-tiny", Layout::Compact, Capacity { slots: 3, context: 20, step_rows: 60, wanted_rows: 60 }, F32);
     let mut session = session(&plan, &store, 2);
-    let texts: Vec<Vec<i32>> = (0..3).map(|s| tokens(12 + s, 97).into_iter().map(|t| (t + s as i32) % 97).collect()).collect();
+    let texts: Vec<Vec<i32>> =
+        (0..3).map(|s| tokens(12 + s, 97).into_iter().map(|t| (t + s as i32) % 97).collect()).collect();
     let alone: Vec<Vec<u32>> = texts.iter().map(|t| logits(&mut session, 1, t, &[t.len()])).collect();
     session.truncate(1, 0);
     let parts: Vec<(usize, &[i32])> = texts.iter().enumerate().map(|(s, t)| (s, t.as_slice())).collect();
     session.run(&parts, Want::All).expect("fits");
     let mut row = 0;
     for (text, expected) in texts.iter().zip(&alone) {
-        let bits: Vec<u32> =
-            (row..row + text.len()).flat_map(|i| session.logits(i).iter().map(|x| x.to_bits()).collect::<Vec<_>>()).collect();
+        let bits: Vec<u32> = (row..row + text.len())
+            .flat_map(|i| session.logits(i).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            .collect();
         assert_eq!(&bits, expected);
         row += text.len();
     }
@@ -108,7 +113,8 @@ fn slots_do_not_disturb_each_other() {
 
 #[test]
 fn truncation_and_shared_prefixes_recompute_only_what_differs() {
-    let (plan, store) = planned("gpt2-tiny", Layout::Compact, Capacity { slots: 1, context: 32, step_rows: 8, wanted_rows: 1 }, F32);
+    let (plan, store) =
+        planned("gpt2-tiny", Layout::Compact, Capacity { slots: 1, context: 32, step_rows: 8, wanted_rows: 1 }, F32);
     let mut cached = session(&plan, &store, 2);
     let mut fresh = session(&plan, &store, 2);
     let first = tokens(20, 97);
@@ -131,7 +137,8 @@ fn truncation_and_shared_prefixes_recompute_only_what_differs() {
 
 #[test]
 fn only_wanted_rows_get_the_head() {
-    let (plan, _store) = planned("llama-tiny", Layout::Compact, Capacity { slots: 1, context: 32, step_rows: 32, wanted_rows: 1 }, F32);
+    let (plan, _store) =
+        planned("llama-tiny", Layout::Compact, Capacity { slots: 1, context: 32, step_rows: 32, wanted_rows: 1 }, F32);
     let wanted: Vec<&str> = plan
         .graph
         .nodes
@@ -139,14 +146,18 @@ fn only_wanted_rows_get_the_head() {
         .filter(|n| n.space == staticgrad::graph::RowSpace::Wanted)
         .map(|n| n.name.as_str())
         .collect();
-    assert!(wanted.iter().any(|n| n.contains("embed_tokens") || n.contains("lm_head")), "the head runs for wanted rows: {wanted:?}");
+    assert!(
+        wanted.iter().any(|n| n.contains("embed_tokens") || n.contains("lm_head")),
+        "the head runs for wanted rows: {wanted:?}"
+    );
     assert!(wanted.iter().any(|n| n.contains("layers.1.mlp")), "so does the last block's MLP: {wanted:?}");
     assert!(!wanted.iter().any(|n| n.contains("layers.0.")), "the first block runs for all rows: {wanted:?}");
 }
 
 #[test]
 fn refused_calls_change_nothing() {
-    let (plan, store) = planned("gpt2-tiny", Layout::Compact, Capacity { slots: 1, context: 8, step_rows: 4, wanted_rows: 1 }, F32);
+    let (plan, store) =
+        planned("gpt2-tiny", Layout::Compact, Capacity { slots: 1, context: 8, step_rows: 4, wanted_rows: 1 }, F32);
     let mut session = session(&plan, &store, 1);
     session.run(&[(0, &[1, 2, 3])], Want::Last).expect("fits");
     let before = session.logits(0).to_vec();

@@ -5,8 +5,8 @@ use super::output::{bytes, line};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
-use crate::passes::{Layout, Mode, lower};
-use crate::plan::{Plan, compile, file};
+use crate::passes::{Fusions, Layout, Mode, lower};
+use crate::plan::{Plan, compile_with, file};
 use crate::spec;
 use crate::weights::{Checkpoint, ParamStore, WeightsType};
 use clap::{Args, ValueEnum};
@@ -42,6 +42,9 @@ pub struct CompileArgs {
     /// Set a dimension or constant of the spec (repeatable), such as C=64.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Leave a fusion pass out (repeatable): all, gate-up, activation, products, residual or norm.
+    #[arg(long, value_name = "NAME")]
+    no_fuse: Vec<String>,
     /// Print the graph as text instead: as the spec unrolls (graph) or as it is planned (lowered).
     #[arg(long, value_enum)]
     emit: Option<Emit>,
@@ -95,10 +98,21 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         (PlanMode::Infer, PlanLayout::Compact) => Mode::Infer(Layout::Compact),
         (PlanMode::Infer, PlanLayout::Full) => Mode::Infer(Layout::Full),
     };
+    let mut fusions = Fusions::ALL;
+    for name in &args.no_fuse {
+        if name == "all" {
+            fusions = Fusions::NONE;
+        } else if !fusions.switch_off(name) {
+            return Err(Error::Usage(format!(
+                "--no-fuse {name}: unknown; use all or one of {}",
+                Fusions::NAMES.join(", ")
+            )));
+        }
+    }
     if let Some(emit) = args.emit {
         let graph = match emit {
             Emit::Graph => graph,
-            Emit::Lowered => lower(graph, mode)?,
+            Emit::Lowered => lower(graph, mode, fusions)?,
         };
         line(graph.to_string().trim_end());
         return Ok(());
@@ -123,7 +137,8 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         PlanMode::Infer => args.wanted_rows.unwrap_or(args.slots.min(step_rows)),
         PlanMode::Train => step_rows,
     };
-    let plan = compile(graph, mode, Capacity { slots: args.slots, context, step_rows, wanted_rows })?;
+    let capacity = Capacity { slots: args.slots, context, step_rows, wanted_rows };
+    let plan = compile_with(graph, mode, capacity, fusions)?;
     report(&plan);
     let Some(output) = &args.output else { return Ok(()) };
     match &args.weights {

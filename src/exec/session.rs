@@ -19,6 +19,7 @@ pub struct Session<'w> {
     /// Segments of the current call; kept so that calls allocate nothing.
     segments: Vec<(usize, usize, usize)>,
     wanted: usize,
+    poison: bool,
 }
 
 impl<'w> Session<'w> {
@@ -46,7 +47,13 @@ impl<'w> Session<'w> {
             valid: vec![0; slots],
             segments: Vec::with_capacity(slots),
             wanted: 0,
+            poison: false,
         })
+    }
+
+    /// Fills dead memory with NaN after every step, for tests that prove that nothing reads it. Slow.
+    pub fn set_poison(&mut self, on: bool) {
+        self.poison = on;
     }
 
     /// The executor below.
@@ -110,7 +117,18 @@ impl<'w> Session<'w> {
         self.wanted = 0;
         self.executor.set_rows(&self.segments, want);
         self.wanted = self.executor.rows.wanted.len();
-        self.executor.execute(0..self.executor.plan.graph.nodes.len());
+        let steps = self.executor.plan.graph.nodes.len();
+        if self.poison {
+            for step in 0..steps {
+                self.executor.execute(step..step + 1);
+                // What lives to the end (results) is read after the last step.
+                if step + 1 < steps {
+                    self.executor.poison_dead(step);
+                }
+            }
+        } else {
+            self.executor.execute(0..steps);
+        }
         Ok(())
     }
 

@@ -251,6 +251,15 @@ impl Graph {
         ids
     }
 
+    /// Makes node `n` another op on other operands. Its outputs, row space and section stay.
+    pub fn rewrite(&mut self, n: NodeId, op: &str, name: String, operands: Vec<TensorId>, attrs: Attrs) {
+        let node = &mut self.nodes[n.index()];
+        node.op = op.to_string();
+        node.name = name;
+        node.operands = operands;
+        node.attrs = attrs;
+    }
+
     /// Rebuilds the graph with only the nodes of `order`, in that order, and only the tensors they (or the results) use.
     ///
     /// Parameters, inputs and states that nothing uses disappear too. Names are unchanged.

@@ -2,11 +2,13 @@
 
 pub mod alias;
 pub mod dead_code;
+pub mod fuse;
 pub mod rows;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, verify::verify};
 use crate::ops;
+pub use fuse::Fusions;
 use serde::{Deserialize, Serialize};
 
 /// How much an inference plan keeps.
@@ -36,9 +38,12 @@ type Pass<'a> = (&'static str, Box<dyn Fn(Graph) -> Result<Graph> + 'a>);
 ///
 /// # Errors
 /// What a pass refuses, or a broken invariant with the name of the pass that broke it.
-pub fn lower(graph: Graph, mode: Mode) -> Result<Graph> {
+pub fn lower(graph: Graph, mode: Mode, fusions: Fusions) -> Result<Graph> {
+    // The full layout exists to switch single ops on and off, so nothing is fused there.
+    let fusions = if mode == Mode::Infer(Layout::Compact) { fusions } else { Fusions::NONE };
     let passes: Vec<Pass> = vec![
         ("dead code", Box::new(|g| Ok(dead_code::eliminate(&g)))),
+        ("fusion", Box::new(move |g| Ok(fuse::fuse(g, fusions)))),
         ("rows", Box::new(move |g| rows::assign(g, mode))),
     ];
     check(&graph).map_err(|e| Error::Plan(format!("before the passes: {e}")))?;

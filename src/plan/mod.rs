@@ -12,7 +12,7 @@ pub mod verify;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
-use crate::passes::{self, Mode, alias::Aliases};
+use crate::passes::{self, Fusions, Mode, alias::Aliases};
 pub use buffers::{BufferKind, PlanBuffer};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,14 @@ impl Totals {
 /// # Errors
 /// What a pass refuses; sizes of zero; an arena that overflows.
 pub fn compile(graph: Graph, mode: Mode, capacity: Capacity) -> Result<Plan> {
+    compile_with(graph, mode, capacity, Fusions::ALL)
+}
+
+/// As [`compile`], with only some of the fusion passes.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(graph: Graph, mode: Mode, capacity: Capacity, fusions: Fusions) -> Result<Plan> {
     let Capacity { slots, context, step_rows, wanted_rows } = capacity;
     if [slots, context, step_rows, wanted_rows].contains(&0) {
         return Err(Error::Plan("slots, rows and step rows must be at least 1".into()));
@@ -79,7 +87,7 @@ pub fn compile(graph: Graph, mode: Mode, capacity: Capacity) -> Result<Plan> {
             "{step_rows} rows a call with {wanted_rows} wanted do not fit {slots} slots of {context} rows; lower --step-rows"
         )));
     }
-    let graph = passes::lower(graph, mode)?;
+    let graph = passes::lower(graph, mode, fusions)?;
     let aliases = passes::alias::choose(&graph);
     assemble(graph, mode, capacity, aliases)
 }

@@ -1,0 +1,58 @@
+//! After start-up, generating tokens allocates nothing on the heap: session and sampler, on every thread.
+
+mod common;
+
+use common::{planned, session, tokens};
+use staticgrad::exec::Want;
+use staticgrad::ops::Capacity;
+use staticgrad::passes::Layout;
+use staticgrad::tensor::DType;
+use staticgrad::text::{Sampler, SamplerOptions};
+use staticgrad::weights::WeightsType;
+use std::alloc::{GlobalAlloc, Layout as AllocLayout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: AllocLayout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: AllocLayout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn the_token_loop_allocates_nothing() {
+    assert!(ALLOCATIONS.load(Ordering::SeqCst) > 0, "the counter works");
+    for model in ["gpt2-tiny", "llama-tiny"] {
+        for types in [WeightsType::Only(DType::F32), WeightsType::Only(DType::Q8_0), WeightsType::Only(DType::BF16)] {
+            let capacity = Capacity { slots: 1, context: 32, step_rows: 8, wanted_rows: 1 };
+            let (plan, store) = planned(model, Layout::Compact, capacity, types);
+            let mut session = session(&plan, &store, 2);
+            let options = SamplerOptions { temperature: 0.8, top_k: 20, top_p: 0.9, seed: 1 };
+            let mut sampler = Sampler::new(options, 97).expect("sound options");
+            let prompt = tokens(12, 97);
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            for _ in 0..3 {
+                session.truncate(0, 0);
+                session.advance_to(0, &prompt).expect("fits");
+                for _ in 0..20 {
+                    let token = sampler.sample(session.logits(0)).expect("finite logits");
+                    session.run(&[(0, &[token as i32])], Want::Last).expect("fits");
+                }
+            }
+            assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "{model} {types:?}");
+        }
+    }
+}
