@@ -122,7 +122,7 @@ pub enum Statement {
     /// `require COND "message"`
     Require(Require),
     /// `return a, b`
-    Return(Span, Vec<Expr>),
+    Return(Vec<Expr>),
     /// A statement that could not be parsed, and the names it would have assigned.
     Damaged(Vec<String>),
 }

@@ -155,7 +155,7 @@ impl<'a> Checker<'a, '_> {
                     self.body(no);
                 }
                 Statement::Require(require) => self.expr(&require.condition),
-                Statement::Return(_, values) => values.iter().for_each(|v| self.expr(v)),
+                Statement::Return(values) => values.iter().for_each(|v| self.expr(v)),
                 Statement::Damaged(_) => {}
             }
         }
@@ -181,12 +181,16 @@ impl<'a> Checker<'a, '_> {
 
     fn callee(&mut self, callee: &Ident) {
         let name = callee.text.as_str();
-        let mut known: Vec<&str> = self.blocks.by_name.keys().copied().collect();
-        for keyword in ops_in_specs().chain(FUNCTIONS) {
-            known.push(keyword);
+        let known = || ops_in_specs().chain(FUNCTIONS);
+        if self.diagnostics.is_full() {
+            return;
         }
-        if !known.contains(&name) && !self.blocks.is_lost(name) {
-            let hint = did_you_mean(name, known);
+        if !self.blocks.by_name.contains_key(name) && !known().any(|k| k == name) && !self.blocks.is_lost(name) {
+            let mut candidates: Vec<&str> = self.blocks.by_name.keys().copied().collect();
+            for keyword in known() {
+                candidates.push(keyword);
+            }
+            let hint = did_you_mean(name, candidates);
             let message = format!("unknown op or block '{name}'{hint}");
             let list = format!("the ops are {}", ops_in_specs().collect::<Vec<_>>().join(", "));
             self.diagnostics.report(Diagnostic::new(callee.span, message).note(list));

@@ -10,6 +10,12 @@ use std::ops::Range;
 /// Errors shown in full; the rest is only counted.
 const SHOWN: usize = 20;
 
+/// Reports, repeated ones included, after which looking for more errors is pointless.
+const ENOUGH: usize = 2000;
+
+/// Names that a suggestion is chosen from.
+const CANDIDATES: usize = 500;
+
 /// Bytes of one of the sources: the spec itself (0) or the text of a `--set` value (1, 2, …).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -70,12 +76,18 @@ pub struct Diagnostics {
     sources: Vec<(String, String)>,
     errors: Vec<Diagnostic>,
     seen: HashSet<Span>,
+    reports: usize,
 }
 
 impl Diagnostics {
     /// No errors in the spec `text`, which messages call `name`.
     pub fn new(name: &str, text: &str) -> Self {
-        Diagnostics { sources: vec![(name.to_string(), text.to_string())], errors: Vec::new(), seen: HashSet::new() }
+        Diagnostics {
+            sources: vec![(name.to_string(), text.to_string())],
+            errors: Vec::new(),
+            seen: HashSet::new(),
+            reports: 0,
+        }
     }
 
     /// Adds another source and returns its number.
@@ -92,9 +104,15 @@ impl Diagnostics {
 
     /// Records an error, unless one was recorded at the same place (a loop body is evaluated many times).
     pub fn report(&mut self, error: Diagnostic) {
+        self.reports += 1;
         if self.seen.insert(error.span) {
             self.errors.push(error);
         }
+    }
+
+    /// Whether so much went wrong that looking for more is pointless.
+    pub fn is_full(&self) -> bool {
+        self.reports >= ENOUGH
     }
 
     /// Whether nothing went wrong.
@@ -153,7 +171,7 @@ impl Diagnostics {
 
 /// The candidate most like `name`, when one is like enough to be meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (distance, best) = candidates.into_iter().map(|c| (distance(name, c), c)).min()?;
+    let (distance, best) = candidates.into_iter().take(CANDIDATES).map(|c| (distance(name, c), c)).min()?;
     let length = name.chars().count();
     (distance <= length.max(3) / 3 && distance < length.max(best.len())).then_some(best)
 }

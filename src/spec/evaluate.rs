@@ -54,6 +54,9 @@ impl Session {
     /// When there were too many.
     pub fn step(&mut self, span: Span) -> Result<(), Stop> {
         self.steps += 1;
+        if self.diagnostics.is_full() {
+            return Err(Stop);
+        }
         if self.steps > MAX_STEPS {
             return Err(self.stop(span, format!("unrolling takes more than {MAX_STEPS} steps")));
         }

@@ -10,7 +10,7 @@ use crate::graph::{Attr, Attrs, TensorId};
 use crate::ops::{self, Call, Op};
 
 /// Nodes that a spec may unroll to. The largest published models need some two thousand.
-const MAX_NODES: usize = 20_000;
+const MAX_NODES: usize = 8_000;
 
 /// A call being put together.
 #[derive(Default)]

@@ -187,8 +187,8 @@ fn statement(input: &mut Input) -> Parsed<Statement> {
         "if" => condition(input),
         "require" if !next_but_one(input, "=") => require(input).map(Statement::Require),
         "return" => {
-            let span = keyword("return")(input)?;
-            separated(input, expression).map(|values| Statement::Return(span, values))
+            keyword("return")(input)?;
+            separated(input, expression).map(Statement::Return)
         }
         _ => {
             let first = name("a statement (NAME = …, for, if, require, return) or '}'")(input)?;

@@ -145,6 +145,10 @@ fn work_is_limited() {
     assert!(errors(&paths, &[], None).0.contains("characters"));
     let doubling = spec("a = tokens\nfor i in 0..N { a = embedding(tokens, wte, rows = V, width = V) }\nlogits = a");
     assert!(errors(&doubling, &[], None).0.contains("nodes"));
+    let names: String = (0..12_000).map(|i| format!("block name{i}(x) {{ return x }}\n")).collect();
+    let calls: String = (0..12_000).map(|i| format!("a{i} = nome{i}(tokens)\n")).collect();
+    assert!(errors(&(names + &spec(&calls)), &[], None).1 > 20);
+    assert!(errors(&spec("for i in 0..N { a = gelu(tokns) }"), &[], None).0.contains("tokns"));
     let long = "# ".repeat(1 << 20);
     assert!(attempt(&long, &[], None).expect_err("too long").to_string().contains("limit"));
 }
