@@ -3,7 +3,8 @@
 
 use super::online_softmax::State;
 use super::tile::{
-    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, Start, copy_row, direct_scores, padded, row_pointers, transpose_tile,
+    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, copy_row, direct_scores, padded, row_pointers,
+    transpose_tile,
 };
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
@@ -13,7 +14,7 @@ use crate::kernels::view::{View, ViewMut};
 /// Floats of scratch that [`attention_forward`] needs for up to `rows` query rows of `group` heads.
 pub const fn attention_forward_scratch(rows: usize, group: usize, head_dim: usize) -> usize {
     let vectors = rows * group;
-    vectors * (head_dim + padded(head_dim) + PAD + 1) + KEY_TILE * (head_dim + padded(head_dim)) + BLOCK_ROWS * KEY_TILE
+    vectors * (head_dim + padded(head_dim) + PAD + 1) + KEY_TILE * (head_dim + padded(head_dim)) + SPAN * KEY_TILE
 }
 
 /// What [`attention_forward_heads`] reads.
@@ -139,8 +140,8 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
                     let head_state = state.after(head * vectors, self.input.head_dim);
                     let mut v = 0;
                     while v < vectors {
-                        let n = BLOCK_ROWS.min(vectors - v);
-                        self.block(s, head_state, v, n, &tile);
+                        let n = SPAN.min(vectors - v);
+                        self.span(s, head_state, v, n, &tile);
                         v += n;
                     }
                 }
@@ -167,7 +168,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         State {
             keys: take(d * KEY_TILE),
             values: take(KEY_TILE * padded(d)),
-            scores: take(BLOCK_ROWS * KEY_TILE),
+            scores: take(SPAN * KEY_TILE),
             o: take(n * padded(d)),
             sums: take(n * PAD),
             q: take(n * d),
@@ -238,8 +239,10 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 // Each head asks for its share of the next rows, which are of all heads: memory is fastest in order.
                 let share = next.count * head / self.kv_heads..next.count * (head + 1) / self.kv_heads;
                 let width = self.input.keys.width();
-                tile.ahead = Ahead { rows: [&next.keys[share.clone()], &next.values[share]], width };
+                tile.ahead = Ahead { rows: [&next.keys[share.clone()], &next.values[share]], column: 0, width };
             } else {
+                let next_rows = [&next.keys[..next.count], &next.values[..next.count]];
+                tile.ahead = Ahead { rows: next_rows, column, width: d };
                 transpose_tile(s, &keys[..rows.count], d, state.keys);
             }
             if !direct_values {
@@ -252,24 +255,22 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         tile
     }
 
-    /// One tile for `n` ≤ BLOCK_ROWS vectors from vector `v` of a head on.
+    /// One tile for `n` ≤ SPAN vectors from vector `v` of a head on.
     #[inline(always)]
-    unsafe fn block<S: Simd>(&self, s: S, state: State, v: usize, n: usize, tile: &Tile<E>) {
+    unsafe fn span<S: Simd>(&self, s: S, state: State, v: usize, n: usize, tile: &Tile<E>) {
         let d = self.input.head_dim;
-        let mut limits = [0; BLOCK_ROWS];
+        let mut limits = [0; SPAN];
         for (i, limit) in limits[..n].iter_mut().enumerate() {
             let position = self.input.positions[(v + i) / self.group] as usize;
             *limit = (position + 1).saturating_sub(tile.first).min(KEY_TILE);
         }
-        let most = limits[..n].iter().copied().fold(0, usize::max);
-        let least = limits[..n].iter().copied().fold(KEY_TILE, usize::min);
-        if most == 0 {
-            return;
-        }
+        let limits = &limits[..n];
+        let vectors = self.input.positions.len() * self.group;
         let state = state.after(v, d);
         // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile.
         unsafe {
             if tile.direct {
+                let most = most(limits);
                 let rows = &tile.keys[..most.min(tile.count)];
                 match n {
                     1 => direct_scores::<S, E, 1>(s, rows, &tile.ahead, d, state.q, state.scores),
@@ -278,26 +279,28 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     _ => direct_scores::<S, E, 4>(s, rows, &tile.ahead, d, state.q, state.scores),
                 }
             } else {
+                tile.ahead.fetch(s, v / SPAN, vectors.div_ceil(SPAN));
                 let (a, b, c) = (state.q, state.keys.cast_const(), state.scores);
                 let scores = Product { a, a_row: d, a_k: 1, b, b_k: KEY_TILE, c, c_row: KEY_TILE };
-                scores.rows(s, n, most.div_ceil(S::LANES), (0, d), Start::Zero);
+                for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
+                    let width = most(limits).div_ceil(S::LANES);
+                    scores.after(block * BLOCK_ROWS).rows(s, limits.len(), width, (0, d), Start::Zero);
+                }
             }
-            let mut factors = [1.0; PAD];
-            state.softmax_block(s, &limits[..n], &mut factors);
-            let sums = Product {
-                a: state.scores,
-                a_row: KEY_TILE,
-                a_k: 1,
-                b: tile.values,
-                b_k: tile.value_stride,
-                c: state.o,
-                c_row: padded(d),
-            };
+            let mut factors = [1.0; SPAN];
+            state.softmax(s, limits, &mut factors);
+            let (a, b, c) = (state.scores.cast_const(), tile.values, state.o);
+            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: tile.value_stride, c, c_row: padded(d) };
             let width = padded(d) / S::LANES;
-            sums.rows(s, n, width, (0, least), Start::Scaled(factors.as_ptr()));
-            for (i, &limit) in limits[..n].iter().enumerate() {
-                if limit > least {
-                    sums.after(i).rows(s, 1, width, (least, limit), Start::Keep);
+            for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
+                let first = block * BLOCK_ROWS;
+                let sums = sums.after(first);
+                let least = limits.iter().copied().fold(KEY_TILE, usize::min);
+                sums.rows(s, limits.len(), width, (0, least), Start::Scaled(factors[first..].as_ptr()));
+                for (i, &limit) in limits.iter().enumerate() {
+                    if limit > least {
+                        sums.after(i).rows(s, 1, width, (least, limit), Start::Keep);
+                    }
                 }
             }
         }
@@ -321,4 +324,10 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             }
         }
     }
+}
+
+/// The largest limit.
+#[inline(always)]
+fn most(limits: &[usize]) -> usize {
+    limits.iter().copied().fold(0, usize::max)
 }

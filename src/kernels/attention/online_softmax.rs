@@ -1,7 +1,7 @@
 //! Running state of online softmax for blocks of query vectors.
 #![allow(unsafe_code)]
 
-use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, padded};
+use super::tile::{KEY_TILE, PAD, SPAN, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::math::exp;
 
@@ -21,7 +21,7 @@ pub struct State {
     pub keys: *mut f32,
     /// Values of the tile, where they are copied.
     pub values: *mut f32,
-    /// Scores, then probabilities, of a block of vectors.
+    /// Scores, then probabilities, of up to SPAN vectors.
     pub scores: *mut f32,
 }
 
@@ -38,16 +38,16 @@ impl State {
         }
     }
 
-    /// Turns the scores of a block into e^(score − maximum), 0 from each limit to the end of its vector, and updates maxima
+    /// Turns the scores of some vectors into e^(score − maximum), 0 from each limit to the end of its vector, and updates maxima
     /// and sums. `factors[i]` is what vector i's earlier results are to be multiplied by.
     ///
     /// # Safety
-    /// The state holds at least as many vectors as there are limits (at most BLOCK_ROWS, each at most KEY_TILE).
+    /// The state holds at least as many vectors as there are limits (at most SPAN, each at most KEY_TILE).
     #[inline(always)]
-    pub unsafe fn softmax_block<S: Simd>(self, s: S, limits: &[usize], factors: &mut [f32; PAD]) {
+    pub unsafe fn softmax<S: Simd>(self, s: S, limits: &[usize], factors: &mut [f32; SPAN]) {
         let lowest = s.splat(f32::NEG_INFINITY);
-        let mut maxima = [0.0; BLOCK_ROWS];
-        // SAFETY: the scores hold BLOCK_ROWS rows of KEY_TILE; LANES divides KEY_TILE and is at most PAD.
+        let mut maxima = [0.0; SPAN];
+        // SAFETY: the scores hold SPAN rows of KEY_TILE; LANES divides KEY_TILE and SPAN and is at most PAD.
         unsafe {
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
@@ -68,7 +68,10 @@ impl State {
                 factors[i] = if limit == 0 { 0.0 } else { *old - maxima[i] };
                 *old = maxima[i];
             }
-            s.store(factors.as_mut_ptr(), exp(s, s.load(factors.as_ptr())));
+            for i in (0..limits.len()).step_by(S::LANES) {
+                let p = factors.as_mut_ptr().add(i);
+                s.store(p, exp(s, s.load(p)));
+            }
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
                 let shift = s.splat(maxima[i]);

@@ -10,6 +10,8 @@ use crate::kernels::view::View;
 pub const KEY_TILE: usize = 64;
 /// Rows of a product block.
 pub const BLOCK_ROWS: usize = 4;
+/// Vectors whose scores are computed before their values are summed: keys, then values, stay in the first-level cache.
+pub const SPAN: usize = 16;
 /// Rows of scratch are padded to a multiple of this many floats, the widest vector.
 pub const PAD: usize = 16;
 
@@ -148,7 +150,9 @@ impl Kernel for Rows {
                 1 => self.product.columns::<S, 1>(s, self.vectors, self.ks, self.start),
                 2 => self.product.columns::<S, 2>(s, self.vectors, self.ks, self.start),
                 3 => self.product.columns::<S, 3>(s, self.vectors, self.ks, self.start),
-                _ => self.product.columns::<S, 4>(s, self.vectors, self.ks, self.start),
+                4 => self.product.columns::<S, 4>(s, self.vectors, self.ks, self.start),
+                5 => self.product.columns::<S, 5>(s, self.vectors, self.ks, self.start),
+                _ => self.product.columns::<S, 6>(s, self.vectors, self.ks, self.start),
             }
         }
     }
@@ -209,20 +213,22 @@ pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width:
 #[derive(Clone, Copy)]
 pub struct Ahead<'a, E> {
     pub rows: [&'a [*const E]; 2],
-    /// Elements of each.
+    /// First element that is wanted of each.
+    pub column: usize,
+    /// How many are.
     pub width: usize,
 }
 
 impl<E> Ahead<'_, E> {
     /// Nothing.
-    pub const NONE: Self = Ahead { rows: [&[], &[]], width: 0 };
+    pub const NONE: Self = Ahead { rows: [&[], &[]], column: 0, width: 0 };
 
     /// Asks for part `part` of `parts`: whole rows in ascending order.
     #[inline(always)]
-    fn fetch<S: Simd>(&self, s: S, part: usize, parts: usize) {
+    pub fn fetch<S: Simd>(&self, s: S, part: usize, parts: usize) {
         for rows in self.rows {
             for &row in &rows[rows.len() * part / parts..rows.len() * (part + 1) / parts] {
-                for at in (0..self.width).step_by(64 / size_of::<E>()) {
+                for at in (self.column..self.column + self.width).step_by(64 / size_of::<E>()) {
                     s.prefetch(row.wrapping_add(at));
                 }
             }
