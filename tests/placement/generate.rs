@@ -64,7 +64,9 @@ pub fn inference_graph(layers: u64, seed: u64) -> Vec<Buffer> {
     for layer in 0..layers {
         let t = 10 * layer;
         // Residual before and after attention, norm, q, attention output, norm, inner, gelu.
-        for (lower, upper, factor) in [(0, 5, 1), (1, 2, 1), (2, 4, 1), (3, 5, 1), (5, 10, 1), (6, 7, 1), (7, 9, 4), (8, 10, 4)] {
+        for (lower, upper, factor) in
+            [(0, 5, 1), (1, 2, 1), (2, 4, 1), (3, 5, 1), (5, 10, 1), (6, 7, 1), (7, 9, 4), (8, 10, 4)]
+        {
             buffers.push(Buffer::new(t + lower, t + upper + 1, width * factor).aligned(64));
         }
         buffers.push(Buffer::new(t + 3, t + 4, 64 * random.between(1, 50)).aligned(64));
@@ -85,7 +87,7 @@ pub fn guillotine(count: usize, steps: u64, height: u64, unit: u64, drop_percent
         // Mostly one of the largest.
         let k = (random.between(0, 5) * random.between(0, 5) / 2) as usize;
         let (l, u, bottom, top) = pieces.remove(k.min(pieces.len() - 1));
-        if random.next() % 2 == 0 && u - l > 1 {
+        if random.between(0, 2) == 0 && u - l > 1 {
             let cut = random.between(l + 1, u);
             pieces.extend([(l, cut, bottom, top), (cut, u, bottom, top)]);
         } else if top - bottom > unit {

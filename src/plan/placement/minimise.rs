@@ -10,48 +10,66 @@ const FIRST_LIMIT: u64 = 500;
 /// Each round raises it by one part in so many.
 const GROWTH: u64 = 2;
 /// Strategies tried at the target in each round.
-const STRATEGIES: u64 = 8;
+const STRATEGIES: u64 = 9;
+/// Strategies tried at each height above it.
+const STRATEGIES_BETWEEN: u64 = 4;
+/// Heights closer than one part in so many of the bound are not told apart.
+const PRECISION: u64 = 1000;
 
 /// Searches at the target, and where that fails between it and the best height so far, until the effort is spent, the
 /// target is met or the best height is proved. Returns the greatest proved lower bound.
 pub(super) fn run(problem: &Problem, best: &mut Best, clock: &mut Clock) -> u64 {
-    let mut search = Search::new(problem);
-    let mut proved = problem.bound;
-    let (mut limit, mut strategy) = (FIRST_LIMIT, 0);
-    while !clock.exhausted() && !best.is_enough() && best.height > proved {
-        let target = best.target.max(proved);
-        for _ in 0..STRATEGIES {
-            match search.run(target, strategy, limit, clock) {
-                Answer::Placed(offsets) => {
-                    best.offer(problem, offsets, "search");
-                    return proved;
-                }
-                Answer::Impossible => {
-                    proved = target + 1;
-                    break;
-                }
-                Answer::Unknown => strategy += 1,
-            }
-            if clock.exhausted() {
-                return proved;
-            }
-        }
-        // Bisect, taking "not found" for "too low" within this round only.
-        let mut low = target.max(proved);
-        while best.height > low + problem.bound / 1000 && !clock.exhausted() {
-            let height = low + (best.height - low) / 2;
-            match search.run(height, strategy, limit, clock) {
-                Answer::Placed(offsets) => {
-                    best.offer(problem, offsets, "search");
-                }
-                Answer::Impossible => {
-                    proved = height + 1;
-                    low = height + 1;
-                }
-                Answer::Unknown => low = height + 1,
+    let mut driver = Driver { search: Search::new(problem), problem, best, clock, proved: problem.bound, strategy: 0 };
+    let mut limit = FIRST_LIMIT;
+    while !driver.is_done() {
+        let target = driver.best.target.max(driver.proved);
+        let mut low = if driver.ask(target, STRATEGIES, limit) { target } else { driver.proved.max(target + 1) };
+        // Bisect, taking "not found" for "too low" within this round only. Proofs are worth the last byte.
+        let precision = |low, proved| if low > proved { problem.bound / PRECISION } else { 0 };
+        while !driver.is_done() && driver.best.height > low + precision(low, driver.proved) {
+            let height = low + (driver.best.height - low) / 2;
+            if !driver.ask(height, STRATEGIES_BETWEEN, limit) {
+                low = height + 1;
             }
         }
         limit += limit / GROWTH;
     }
-    proved
+    driver.proved
+}
+
+struct Driver<'a> {
+    search: Search,
+    problem: &'a Problem,
+    best: &'a mut Best,
+    clock: &'a mut Clock,
+    proved: u64,
+    /// Number of the next strategy.
+    strategy: u64,
+}
+
+impl Driver<'_> {
+    fn is_done(&mut self) -> bool {
+        self.best.is_enough(self.proved) || self.clock.exhausted()
+    }
+
+    /// Whether one of the next `count` strategies finds a placement of at most `height`.
+    fn ask(&mut self, height: u64, count: u64, limit: u64) -> bool {
+        for _ in 0..count {
+            let answer = self.search.run(height, self.strategy, limit, self.clock);
+            self.strategy += 1;
+            match answer {
+                Answer::Placed(offsets) => {
+                    self.best.offer(self.problem, offsets, "search");
+                    return true;
+                }
+                Answer::Impossible => {
+                    self.proved = self.proved.max(height + 1);
+                    return false;
+                }
+                Answer::Unknown if self.clock.exhausted() => return false,
+                Answer::Unknown => {}
+            }
+        }
+        false
+    }
 }

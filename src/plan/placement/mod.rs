@@ -9,6 +9,7 @@
 //! 2. `greedy`: static orders, each with first fit and best fit.
 //! 3. `search`: exact branch and bound up to a few thousand buffers, first at the bound, then at the heights that
 //!    `minimise` chooses.
+//! 4. `local`: reordering around what sticks out, for instances beyond the reach of the search.
 //!
 //! Effort is counted in search nodes, so the same input and options give the same bytes; only an explicit
 //! [`Options::time_limit`] makes a result depend on the clock, and then [`Placement::timed_out`] says so.
@@ -19,10 +20,12 @@ pub mod csv;
 mod greedy;
 mod interval_index;
 mod load;
+mod local;
 mod minimise;
 mod outward;
 mod portfolio;
 mod problem;
+mod random;
 mod search;
 pub mod verify;
 

@@ -30,16 +30,26 @@ const STACKS: [(Stack, &str); 4] = [
     (Stack::Size, "outward by size"),
 ];
 
-/// Tries every stack until `accept` returns true. Instances with fixed buffers are left to others.
+/// Items that all attempts together may place, so that a million buffers take a second or two.
+const ITEM_LIMIT: usize = 2_000_000;
+
+/// Tries every stack from the first and the last section of highest load, until `accept` returns true. Instances with
+/// fixed buffers are left to others.
 pub(super) fn run(problem: &Problem, clock: &mut Clock, mut accept: impl FnMut(Vec<u64>, &'static str) -> bool) {
-    let Some(peak) = (0..problem.load.len()).max_by_key(|&s| (problem.load[s], Reverse(s))) else { return };
     if problem.items.iter().any(|item| item.fixed.is_some()) {
         return;
     }
-    let sides = Sides::new(problem, peak as u32);
-    for (stack, name) in STACKS {
-        if accept(sides.place(problem, stack), name) || clock.late() {
-            return;
+    let highest = problem.load.iter().max();
+    let first = problem.load.iter().position(|load| Some(load) == highest);
+    let last = problem.load.iter().rposition(|load| Some(load) == highest).filter(|&last| Some(last) != first);
+    let mut attempts = (ITEM_LIMIT / problem.items.len().max(1)).max(1);
+    for peak in [first, last].into_iter().flatten() {
+        let sides = Sides::new(problem, peak as u32);
+        for (stack, name) in STACKS {
+            if attempts == 0 || accept(sides.place(problem, stack), name) || clock.late() {
+                return;
+            }
+            attempts -= 1;
         }
     }
 }

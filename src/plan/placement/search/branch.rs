@@ -5,9 +5,9 @@
 //! the frame that made it: parts solved in between are taken back without trying their alternatives.
 
 use super::super::clock::Clock;
+use super::super::random::Random;
 use super::memo::Memo;
 use super::model::NONE;
-use super::random::Random;
 use super::state::{Dead, State};
 use super::strategy::{SectionRule, Strategy};
 
@@ -59,7 +59,7 @@ pub(super) struct Brancher<'a> {
     state: State<'a>,
     strategy: &'a Strategy,
     memo: &'a mut Memo,
-    /// Makes keys differ between heights.
+    /// Makes keys differ between heights, and between proofs and what is only hasty.
     seed: u128,
     limit: u64,
     /// Branches that failed at once, by the section that overflowed.
@@ -89,7 +89,7 @@ impl<'a> Brancher<'a> {
     ) -> Self {
         let sections = state.model.load.len();
         Self {
-            seed: Random::new(state.height).next_u128(),
+            seed: Random::new(state.height ^ u64::from(strategy.hasty) << 63).next_u128(),
             state,
             strategy,
             memo,
@@ -128,7 +128,7 @@ impl<'a> Brancher<'a> {
             // Back to the innermost decision with a branch that lives.
             pending = loop {
                 if frame == END {
-                    return Outcome::Impossible;
+                    return if self.strategy.hasty { Outcome::Stopped } else { Outcome::Impossible };
                 }
                 self.return_to(frame);
                 if let Some(pending) = self.next_branch(frame) {
@@ -265,22 +265,32 @@ impl<'a> Brancher<'a> {
         }
     }
 
-    /// The branch in which none of the options lies on the floor.
+    /// The branch in which none of the options lies on the floor: each is held up by an unplaced item below it.
     ///
-    /// An option is then held up by an item beside the section, which lies on the floor of the valley or higher: the
-    /// lowest of their tops is the option's new lowest offset. Items over the section itself cannot hold it up before one of them is there.
+    /// One that is no option has its top at its lowest offset plus its size, or higher. Another option, itself held
+    /// up, does so at its own new lowest offset plus its size: all options meet in the section, so taking them from the
+    /// lowest up, as in Dijkstra's algorithm, settles each. A hasty strategy overlooks holders that are over the section.
     fn exclude(&mut self, index: usize) -> Result<(), Dead> {
         let Frame { section, options, end, .. } = self.frames[index];
-        let state = &self.state;
+        let (state, hasty) = (&self.state, self.strategy.hasty);
         let items = &state.model.items;
+        let floor = state.floor[section];
         self.lifts.clear();
         for &i in &self.options[options..end] {
-            let beside = state.model.overlaps[i as usize].iter().filter(|&&j| {
+            let holders = state.model.overlaps[i as usize].iter().filter(|&&j| {
                 let item = &items[j as usize];
-                !state.placed[j as usize] && !(item.first as usize <= section && section < item.last as usize)
+                let over_section = item.first as usize <= section && section < item.last as usize;
+                let is_holder = if hasty { !over_section } else { !over_section || state.low[j as usize] > floor };
+                is_holder && !state.placed[j as usize]
             });
-            let lowest = beside.map(|&j| state.low[j as usize] + items[j as usize].size).min();
-            self.lifts.push((i, lowest.unwrap_or(state.height)));
+            let lowest = holders.map(|&j| state.low[j as usize] + items[j as usize].size).min();
+            self.lifts.push((i, lowest.unwrap_or(u64::MAX)));
+        }
+        self.lifts.sort_unstable_by_key(|&(i, lowest)| (lowest, i));
+        let mut top = state.height;
+        for (i, lowest) in &mut self.lifts {
+            *lowest = if hasty { state.height.min(*lowest) } else { top.min(*lowest) };
+            top = top.min(*lowest + items[*i as usize].size);
         }
         self.state.lift_all(&self.lifts)
     }

@@ -19,7 +19,6 @@
 mod branch;
 mod memo;
 mod model;
-mod random;
 mod state;
 mod strategy;
 
@@ -43,8 +42,8 @@ pub(super) enum Answer {
 
 /// Items up to which the search is worth its quadratic tables.
 pub(super) const MOST_ITEMS: usize = 4000;
-/// Items times sections that one unit of effort pays for: on larger instances a node costs several.
-const NODE_ITEMS: u64 = 512;
+/// Items up to which a node costs one unit of effort; twice as many make it four times as dear.
+const NODE_ITEMS: u64 = 256;
 
 /// The search over one problem; keeps what it learns between runs.
 pub(super) struct Search {
@@ -57,7 +56,7 @@ pub(super) struct Search {
 
 impl Search {
     pub fn new(problem: &Problem) -> Self {
-        let node_cost = (problem.items.len() as u64).div_ceil(NODE_ITEMS);
+        let node_cost = ((problem.items.len() as u64).pow(2) / NODE_ITEMS.pow(2)).max(1);
         Self { model: Model::new(problem), memo: Memo::new(), node_cost, failures: vec![0; problem.load.len()] }
     }
 

@@ -1,7 +1,7 @@
 //! What the search knows of a problem, whatever the height.
 
 use super::super::problem::{Item, Problem};
-use super::random::Random;
+use super::super::random::Random;
 
 /// No item.
 pub(super) const NONE: u32 = u32::MAX;
