@@ -333,6 +333,19 @@ impl Operands for NodeOperands<'_, '_> {
         }
     }
 
+    fn fixed_output_block(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
+        let slot = &self.node.outputs[output];
+        let (dtype, all) = (slot.dtype, slot.width / slot.last.max(1));
+        assert!(dtype == DType::F32 && slot.extent == RowExtent::Fixed, "a kernel writes an output as another type");
+        assert!(rows.start <= rows.end && rows.end <= all && columns.start <= columns.end && columns.end <= slot.last);
+        // SAFETY: inside the buffer of `all × last` elements by the assertions; tiles of a phase ask for disjoint blocks (the contract of
+        // `Operands`).
+        unsafe {
+            let start = slot.arena().cast::<f32>().add(rows.start * slot.last + columns.start);
+            ViewMut::from_raw(start, rows.len(), slot.last, columns.len(), None)
+        }
+    }
+
     fn fixed_in_place(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, f32> {
         let slot = &self.node.operands[operand];
         assert!(slot.dtype == DType::F32 && slot.extent == RowExtent::Fixed);
@@ -362,6 +375,17 @@ impl Operands for NodeOperands<'_, '_> {
 
     fn shared_mut(&self, elements: Range<usize>) -> ViewMut<'_, f32> {
         Self::row_of(self.node.shared.ptr, self.node.shared.len, elements)
+    }
+
+    fn shared_block(&self, start: usize, width: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
+        let ScratchSlot { ptr, len } = self.node.shared;
+        assert!(rows.start <= rows.end && columns.start <= columns.end && columns.end <= width);
+        assert!((start + rows.end * width) * 4 <= len, "rows {rows:?} of {width} from {start} in {len} bytes of scratch");
+        // SAFETY: in bounds by the assertions; tiles of a phase ask for disjoint blocks (the contract of `Operands`).
+        unsafe {
+            let first = ptr.cast::<f32>().add(start + rows.start * width + columns.start);
+            ViewMut::from_raw(first, rows.len(), width, columns.len(), None)
+        }
     }
 
     fn scratch(&self) -> ViewMut<'_, f32> {

@@ -245,18 +245,30 @@ impl GradBuilder<'_> {
             return Ok(saved);
         }
         let attrs = node.attrs.clone().with(attr, Attr::Bool(true));
-        let types: Vec<TensorType> = node.operands.iter().map(|&t| self.graph.ty(t).clone()).collect();
+        self.extend_forward(attrs, None)?;
+        Ok(self.output(output))
+    }
+
+    /// Changes the attributes of the forward node and appends an operand, and adds the outputs that it has then beyond those it had.
+    ///
+    /// # Errors
+    /// What the op's shape rule refuses.
+    pub fn extend_forward(&mut self, attrs: Attrs, operand: Option<TensorId>) -> Result<(), String> {
+        let (id, node) = (self.node, self.graph.node(self.node));
+        let mut operands = node.operands.clone();
+        operands.extend(operand);
+        let types: Vec<TensorType> = operands.iter().map(|&t| self.graph.ty(t).clone()).collect();
         let op = find(&node.op).ok_or_else(|| unknown(&node.op))?;
         let outputs = op.infer(&attrs, &types)?;
-        let name = format!("{}.saved", node.name);
-        let (node, first) = (self.node, node.outputs.len());
+        let (name, first) = (format!("{}.saved", node.name), node.outputs.len());
         for ty in outputs.into_iter().skip(first) {
             let name = unique_name(self.graph, &name);
-            let t = self.graph.add_tensor(name, ty, TensorKind::Value(node));
-            self.graph.nodes[node.index()].outputs.push(t);
+            let t = self.graph.add_tensor(name, ty, TensorKind::Value(id));
+            self.graph.nodes[id.index()].outputs.push(t);
         }
-        self.graph.nodes[node.index()].attrs = attrs;
-        Ok(self.output(output))
+        let node = &mut self.graph.nodes[id.index()];
+        (node.attrs, node.operands) = (attrs, operands);
+        Ok(())
     }
 
     /// The attributes of the forward node.

@@ -3,9 +3,12 @@
 //! tokens: one i32 per row; table: [V, C]; y: rows × C. d_table[v] = Σ dy[t] over the rows with token v, in ascending rows.
 
 use super::tiling::{part, row_tiles, tile_rows};
-use super::{Case, Cost, GradBuilder, Kernel, Op, Operands, ParamSpec, RefTensor, RowDep, Signature, Weight, rule};
-use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
-use crate::kernels::elementwise::{fill, scatter_add_rows};
+use super::{
+    Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, ParamSpec, RefTensor, RowDep, Scratch, Signature, Weight,
+    rule,
+};
+use crate::graph::{Attr, Attrs, Init, Layout, TensorId, TensorKind};
+use crate::kernels::elementwise::{add_slices, fill};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
 
 /// Token embedding.
@@ -41,7 +44,10 @@ impl Op for Embedding {
         let (Some(d), true) = (g.d_outputs[0], g.wants[1]) else { return Ok(vec![None; 2]) };
         let attrs = Attrs::new().with("rows", Attr::Int(g.attrs().size("rows")? as i64));
         let mut operands = vec![d, g.operand(0)];
-        operands.extend(g.take_existing(1));
+        let existing = g.take_existing(1);
+        let sums = existing.is_some_and(|t| !matches!(g.graph.tensor(t).kind, TensorKind::State));
+        let attrs = attrs.with("add_sums", Attr::Bool(sums));
+        operands.extend(existing);
         let d_table = g.emit("embedding.d_table", operands, attrs)?[0];
         Ok(vec![None, Some(d_table)])
     }
@@ -91,10 +97,10 @@ impl Op for EmbeddingDTable {
         "embedding.d_table"
     }
     fn doc(&self) -> &'static str {
-        "embedding.d_table(d_out, tokens[, d]): sums of d_out over the rows of each token, added to d when given."
+        "embedding.d_table(d_out, tokens[, d], add_sums = false): sums of d_out over the rows of each token, continuing d row by row when given; add_sums adds the finished sums to d instead."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["rows"]
+        &["rows", "add_sums"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         if operands.len() != 3 {
@@ -102,6 +108,7 @@ impl Op for EmbeddingDTable {
         }
         rule::integer_rows(operands, 1)?;
         let shape = [attrs.size("rows")?, rule::width(operands, 0)?];
+        attrs.bool_or("add_sums", false)?;
         if operands.len() == 3 {
             rule::fixed(operands, 2, &shape)?;
         }
@@ -119,48 +126,94 @@ impl Op for EmbeddingDTable {
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         let dims = sig.outputs[0].shape.dims();
-        Ok(Box::new(Scatter { rows: dims[0], width: dims[1], accumulate: sig.operands.len() == 3 }))
+        let start = match (sig.operands.len(), sig.attrs.bool_or("add_sums", false)?) {
+            (2, _) => Start::Zero,
+            (_, false) => Start::Continue,
+            (_, true) => Start::AddSums,
+        };
+        Ok(Box::new(Scatter { rows: dims[0], width: dims[1], start }))
     }
 }
 
-/// Two phases: zero the table (unless it is added to), then add rows; tiles of the second split the columns.
+/// What the sums start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// Nothing.
+    Zero,
+    /// The value that is there: rows are added to it one by one.
+    Continue,
+    /// Nothing; the finished sum is added to the value that is there.
+    AddSums,
+}
+
+/// Two phases: order the rows by token and zero the table, then add rows; tiles of the second split the columns.
 struct Scatter {
     rows: usize,
     width: usize,
-    accumulate: bool,
+    start: Start,
 }
 
 impl Scatter {
     const ZERO_TILES: usize = 32;
     /// A cache line of f32 at least, so that tiles do not share one.
     const COLUMNS: usize = 64;
+
+    /// Writes (token, row) pairs to the shared scratch, sorted.
+    fn sort(o: &dyn Operands) {
+        let tokens = o.integers(1);
+        let mut scratch = o.shared_mut(0..2 * tokens.rows());
+        let pairs: &mut [[u32; 2]] = bytemuck::cast_slice_mut(scratch.row_mut(0));
+        for (row, pair) in pairs.iter_mut().enumerate() {
+            *pair = [tokens.row(row)[0] as u32, row as u32];
+        }
+        pairs.sort_unstable();
+    }
 }
 
 impl Kernel for Scatter {
+    fn scratch(&self, capacity: &Capacity) -> Scratch {
+        Scratch { shared: 8 * capacity.step_rows, per_worker: 0 }
+    }
+
     fn phases(&self) -> usize {
         2
     }
 
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
         match phase {
-            0 if self.accumulate => 0,
-            0 => Self::ZERO_TILES,
             _ if o.rows().is_empty() => 0,
+            0 if self.start == Start::Zero => 1 + Self::ZERO_TILES,
+            0 => 1,
             _ => self.width.div_ceil(Self::COLUMNS),
         }
     }
 
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
         if phase == 0 {
-            return fill(&mut o.fixed_output(0, part(tile, Self::ZERO_TILES, self.rows * self.width)), 0.0);
+            return match tile.checked_sub(1) {
+                None => Self::sort(o),
+                Some(tile) => fill(&mut o.fixed_output(0, part(tile, Self::ZERO_TILES, self.rows * self.width)), 0.0),
+            };
         }
         let columns = tile * Self::COLUMNS..((tile + 1) * Self::COLUMNS).min(self.width);
         let d_out = o.input(0).columns(columns.start, columns.len());
-        let tokens = o.integers(1);
-        let mut table = o.fixed_output_matrix(0, columns);
-        for row in 0..d_out.rows() {
-            let token = tokens.row(row)[0] as u32;
-            scatter_add_rows(o.isa(), &d_out.slice_rows(row..row + 1), &[token], &mut table);
+        let scratch = o.shared(0..2 * d_out.rows());
+        let pairs: &[[u32; 2]] = bytemuck::cast_slice(scratch.row(0));
+        let mut table = o.fixed_output_matrix(0, columns.clone());
+        for run in pairs.chunk_by(|a, b| a[0] == b[0]) {
+            let out = table.row_mut(run[0][0] as usize);
+            let mut sum = [0.0; Self::COLUMNS];
+            let sum = &mut sum[..columns.len()];
+            if self.start == Start::Continue {
+                sum.copy_from_slice(out);
+            }
+            for &[_, row] in run {
+                add_slices(o.isa(), sum, d_out.row(row as usize));
+            }
+            match self.start {
+                Start::AddSums => add_slices(o.isa(), out, sum),
+                _ => out.copy_from_slice(sum),
+            }
         }
     }
 }

@@ -6,12 +6,18 @@
 pub mod build;
 pub mod run;
 
+mod adamw;
 mod add;
 mod causal_attention;
+mod cross_entropy_head;
+mod dropout;
 mod embedding;
 mod gelu;
+mod grad_norm;
+pub mod hyper;
 mod layer_norm;
 mod linear;
+mod merge_gradients;
 mod mul;
 mod norm;
 mod pointwise;
@@ -148,6 +154,11 @@ pub trait Op: Sync {
         false
     }
 
+    /// Whether the op is a loss: differentiation starts at its nodes, and [`Op::grad`] finds no gradient of the outputs.
+    fn is_loss(&self) -> bool {
+        false
+    }
+
     /// Emits the nodes that compute the gradients of the operands; one entry per operand (`None`: no gradient flows).
     ///
     /// # Errors
@@ -190,6 +201,9 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &rms_norm::RmsNormDInput,
         &rms_norm::RmsNormDWeight,
         &linear::Linear,
+        &linear::LinearDInput,
+        &linear::LinearDWeight,
+        &linear::LinearDBias,
         &rope::RopeOp,
         &causal_attention::CausalAttention,
         &gelu::Gelu,
@@ -199,6 +213,11 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &silu::SiluDInput,
         &mul::Mul,
         &add::Add,
+        &dropout::DropoutOp,
+        &cross_entropy_head::CrossEntropyHead,
+        &merge_gradients::MergeGradients,
+        &grad_norm::GradNorm,
+        &adamw::AdamWOp,
     ];
     REGISTRY
 }

@@ -26,12 +26,12 @@ impl Op for Mul {
     }
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let Some(d) = g.d_outputs[0] else { return Ok(vec![None; 2]) };
-        let (a, b) = (g.operand(0), g.operand(1));
+        let (a, b, wants) = (g.operand(0), g.operand(1), g.wants.clone());
         let mut of = |wanted: bool, other: TensorId| -> Result<Option<TensorId>, String> {
             if wanted { Ok(Some(g.emit("mul", vec![d, other], Attrs::new())?[0])) } else { Ok(None) }
         };
-        let d_a = of(true, b)?;
-        let d_b = of(true, a)?;
+        let d_a = of(wants[0], b)?;
+        let d_b = of(wants[1], a)?;
         Ok(vec![d_a, d_b])
     }
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {

@@ -66,8 +66,14 @@ impl NormKind {
             NormKind::Rms => "rms_norm",
         };
         let mut grads = vec![None; 1 + self.parameters()];
-        if g.wants[1] {
-            let of = g.emit(&format!("{name}.d_weight"), vec![d, x, statistics], Attrs::new())?;
+        if (1..=self.parameters()).any(|i| g.wants[i]) {
+            let mut operands = vec![d, x, statistics];
+            let existing: Vec<_> = (1..=self.parameters()).filter_map(|i| g.take_existing(i)).collect();
+            if !existing.is_empty() && existing.len() != self.parameters() {
+                return Err("gain and offset must be used together".into());
+            }
+            operands.extend(existing);
+            let of = g.emit(&format!("{name}.d_weight"), operands, Attrs::new())?;
             of.into_iter().enumerate().for_each(|(i, t)| grads[1 + i] = Some(t));
         }
         if g.wants[0] {
@@ -94,8 +100,11 @@ impl NormKind {
     }
 
     pub(super) fn infer_d_weight(self, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        rule::arity(operands, 3)?;
+        if operands.len() != 3 + self.parameters() {
+            rule::arity(operands, 3)?;
+        }
         let width = rule::same_width(operands, 0, 1)?;
+        (3..operands.len()).try_for_each(|i| rule::fixed(operands, i, &[width]))?;
         if rule::width(operands, 2)? != self.statistics() {
             return Err(format!("the statistics have type {}, not {} a row", operands[2], self.statistics()));
         }
@@ -213,8 +222,11 @@ impl Kernel for NormDInputKernel {
 }
 
 /// d_weight (and d_bias): tiles split the columns; rows run in ascending tiles of [`ROW_TILE`].
+///
+/// Operands: d_out, x, statistics, and optionally the sums that the results continue.
 pub(super) struct NormDWeightKernel {
     pub kind: NormKind,
+    pub accumulate: bool,
 }
 
 /// Columns of one tile.
@@ -240,7 +252,7 @@ impl Kernel for NormDWeightKernel {
             0,
             d_weight.row_mut(0),
             d_bias.as_mut().map(|b| b.row_mut(0)),
-            Write::Overwrite,
+            if self.accumulate { Write::Add } else { Write::Overwrite },
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::tensor::{DType, RowExtent, Shape, TensorType};
 
 /// Learned position embedding.
 pub struct PositionEmbedding;
-/// `position_embedding.d_table(d_out)`: gradient of the table.
+/// `position_embedding.d_table(d_out[, d])`: gradient of the table, added to `d` when given.
 pub struct PositionEmbeddingDTable;
 
 impl Op for PositionEmbedding {
@@ -40,7 +40,9 @@ impl Op for PositionEmbedding {
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let (Some(d), true) = (g.d_outputs[0], g.wants[1]) else { return Ok(vec![None; 2]) };
         let attrs = Attrs::new().with("rows", Attr::Int(g.attrs().size("rows")? as i64));
-        let d_table = g.emit("position_embedding.d_table", vec![d], attrs)?[0];
+        let mut operands = vec![d];
+        operands.extend(g.take_existing(1));
+        let d_table = g.emit("position_embedding.d_table", operands, attrs)?[0];
         Ok(vec![None, Some(d_table)])
     }
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
@@ -86,14 +88,22 @@ impl Op for PositionEmbeddingDTable {
         "position_embedding.d_table"
     }
     fn doc(&self) -> &'static str {
-        "position_embedding.d_table(d_out): sums of d_out over the rows of each position."
+        "position_embedding.d_table(d_out[, d]): sums of d_out over the rows of each position, continuing d when given."
     }
     fn attributes(&self) -> &'static [&'static str] {
         &["rows"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        rule::arity(operands, 1)?;
-        Ok(vec![rule::fixed_type(&[attrs.size("rows")?, rule::width(operands, 0)?])])
+        let shape = [attrs.size("rows")?, rule::width(operands, 0)?];
+        if operands.len() == 2 {
+            rule::fixed(operands, 1, &shape)?;
+        } else {
+            rule::arity(operands, 1)?;
+        }
+        Ok(vec![rule::fixed_type(&shape)])
+    }
+    fn must_alias(&self, sig: &Signature, _output: usize) -> Option<usize> {
+        (sig.operands.len() == 2).then_some(1)
     }
     fn row_dependency(&self, _attrs: &Attrs, _operand: usize) -> RowDep {
         RowDep::AllRows
@@ -104,14 +114,15 @@ impl Op for PositionEmbeddingDTable {
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         let dims = sig.outputs[0].shape.dims();
-        Ok(Box::new(Scatter { rows: dims[0], width: dims[1] }))
+        Ok(Box::new(Scatter { rows: dims[0], width: dims[1], accumulate: sig.operands.len() == 2 }))
     }
 }
 
-/// Zero the table, then add rows; tiles of the second phase split the columns.
+/// Zero the table (unless it is added to), then add rows; tiles of the second phase split the columns.
 struct Scatter {
     rows: usize,
     width: usize,
+    accumulate: bool,
 }
 
 impl Scatter {
@@ -127,6 +138,7 @@ impl Kernel for Scatter {
 
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
         match phase {
+            0 if self.accumulate => 0,
             0 => Self::ZERO_TILES,
             _ if o.rows().is_empty() => 0,
             _ => self.width.div_ceil(Self::COLUMNS),

@@ -14,7 +14,7 @@ const KIND: NormKind = NormKind::Rms;
 pub struct RmsNorm;
 /// `rms_norm.d_input(d_out, x, statistics, weight[, d])`: gradient of the input, added to `d` when given.
 pub struct RmsNormDInput;
-/// `rms_norm.d_weight(d_out, x, statistics)`: gradients of the parameters.
+/// `rms_norm.d_weight(d_out, x, statistics[, d…])`: gradients of the parameters.
 pub struct RmsNormDWeight;
 
 impl Op for RmsNorm {
@@ -79,7 +79,7 @@ impl Op for RmsNormDWeight {
         "rms_norm.d_weight"
     }
     fn doc(&self) -> &'static str {
-        "rms_norm.d_weight(d_out, x, statistics): gradients of the parameters, summed over rows."
+        "rms_norm.d_weight(d_out, x, statistics[, d…]): gradients of the parameters, summed over rows, continuing d when given."
     }
     fn infer(&self, _attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         KIND.infer_d_weight(operands)
@@ -90,7 +90,10 @@ impl Op for RmsNormDWeight {
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
         KIND.cost(sig, rows)
     }
-    fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(NormDWeightKernel { kind: KIND }))
+    fn must_alias(&self, sig: &Signature, output: usize) -> Option<usize> {
+        (sig.operands.len() > 3).then_some(3 + output)
+    }
+    fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(NormDWeightKernel { kind: KIND, accumulate: sig.operands.len() > 3 }))
     }
 }

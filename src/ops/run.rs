@@ -148,6 +148,8 @@ pub trait Operands: Sync {
     fn fixed_output(&self, output: usize, elements: Range<usize>) -> ViewMut<'_, f32>;
     /// Columns of a fixed matrix output, one view row per matrix row.
     fn fixed_output_matrix(&self, output: usize, columns: Range<usize>) -> ViewMut<'_, f32>;
+    /// Rows and columns of a fixed matrix output.
+    fn fixed_output_block(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
     /// Elements of a fixed operand that the node updates in place, as one row.
     fn fixed_in_place(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, f32>;
     /// Whether the output was planned onto the operand's memory.
@@ -158,6 +160,8 @@ pub trait Operands: Sync {
     fn shared_rows(&self, start: usize, rows: usize, width: usize) -> View<'_, f32>;
     /// Part of the shared scratch, to write, as one row.
     fn shared_mut(&self, elements: Range<usize>) -> ViewMut<'_, f32>;
+    /// Rows and columns of a matrix of rows of `width` elements that starts at element `start` of the shared scratch, to write.
+    fn shared_block(&self, start: usize, width: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
     /// This worker's scratch, as one row.
     fn scratch(&self) -> ViewMut<'_, f32>;
 }

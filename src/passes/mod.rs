@@ -1,9 +1,13 @@
 //! Graph rewrites, one file each. [`lower`] is the whole order, in one readable place; the graph is verified after each pass.
 
 pub mod alias;
+pub mod autodiff;
 pub mod dead_code;
 pub mod fuse;
+pub mod loss;
+pub mod optimizer;
 pub mod rows;
+pub mod storage;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, verify::verify};
@@ -31,6 +35,33 @@ pub enum Mode {
     Train,
 }
 
+/// What a training graph holds beside the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Training {
+    /// Gradients add up over micro-batches in persistent memory.
+    pub accumulate: bool,
+    /// The optimiser; without, a step ends with the gradients.
+    pub optimizer: Option<optimizer::AdamW>,
+    /// Gradients stay readable after the step as results `grad.NAME`. (With accumulation the optimiser zeroes them.)
+    pub keep_gradients: bool,
+}
+
+/// Makes a training graph of a graph that gives logits: loss, gradients, optimiser. Compile the result with [`Mode::Train`].
+///
+/// # Errors
+/// What a pass refuses.
+pub fn train(graph: &Graph, training: &Training) -> Result<Graph> {
+    let accumulation = if training.accumulate { autodiff::Accumulation::On } else { autodiff::Accumulation::Off };
+    let mut graph = autodiff::differentiate(loss::attach(graph)?, accumulation)?;
+    if let Some(adamw) = &training.optimizer {
+        graph = optimizer::attach(graph, adamw, training.accumulate)?;
+    }
+    if training.optimizer.is_some() && !training.keep_gradients {
+        graph.outputs.retain(|(name, _)| !name.starts_with(autodiff::GRADIENT));
+    }
+    Ok(graph)
+}
+
 /// A pass: its name and what it does.
 type Pass<'a> = (&'static str, Box<dyn Fn(Graph) -> Result<Graph> + 'a>);
 
@@ -44,6 +75,7 @@ pub fn lower(graph: Graph, mode: Mode, fusions: Fusions) -> Result<Graph> {
     let passes: Vec<Pass> = vec![
         ("dead code", Box::new(|g| Ok(dead_code::eliminate(&g)))),
         ("fusion", Box::new(move |g| Ok(fuse::fuse(g, fusions)))),
+        ("storage", Box::new(move |g| Ok(storage::assign(g, mode)))),
         ("rows", Box::new(move |g| rows::assign(g, mode))),
     ];
     check(&graph).map_err(|e| Error::Plan(format!("before the passes: {e}")))?;

@@ -6,16 +6,20 @@
 //! Fused forms, which passes make and specs need not know, are attributes of the same op:
 //! `weights = n` products of one x side by side (q, k, v); `activation` after the bias (`swiglu` takes two weights:
 //! silu(x·W₁) · (x·W₂)); `residual` added last; `norm` of x before the product.
+//! `storage = "plain"` (training) reads the weight as the checkpoint stores it and takes no fused form.
 //! Operands: x, norm weight, norm bias, weights, biases, residual; those that the attributes do not ask for are left out.
 
+mod backward;
 mod epilogue;
 mod packed;
-mod shape;
+pub(super) mod plain;
+pub(super) mod shape;
 
 use super::{Case, Cost, GradBuilder, Kernel, Op, ParamSpec, RefTensor, Signature, rule};
 use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
 use crate::tensor::{RowExtent, Shape, TensorType};
-use shape::Form;
+pub use backward::{LinearDBias, LinearDInput, LinearDWeight};
+use shape::{Form, Storage};
 
 /// Matrix product with optional bias.
 pub struct Linear;
@@ -49,8 +53,8 @@ impl Op for Linear {
         let residual = Form::of(&sig.attrs, &sig.operands).ok().and_then(|f| f.residual);
         output == 0 && residual == Some(operand)
     }
-    fn grad(&self, _g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
-        Err("linear has no derivative yet".into())
+    fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
+        backward::grad(g)
     }
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
         let Ok(form) = Form::of(&sig.attrs, &sig.operands) else { return Cost::default() };
@@ -59,7 +63,11 @@ impl Op for Linear {
         Cost { flops: 2.0 * (rows * n) as f64 * form.k as f64, bytes: 4.0 * (rows * (form.k + y)) as f64 }
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(packed::PackedKernel::new(Form::of(&sig.attrs, &sig.operands)?)))
+        let form = Form::of(&sig.attrs, &sig.operands)?;
+        Ok(match shape::storage(&sig.attrs)? {
+            Storage::Packed => Box::new(packed::PackedKernel::new(form)),
+            Storage::Plain => Box::new(plain::PlainKernel::new(form)),
+        })
     }
     fn reference(&self, sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         let form = Form::of(&sig.attrs, &sig.operands).ok()?;

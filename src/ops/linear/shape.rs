@@ -55,6 +55,24 @@ pub fn layout(attrs: &Attrs) -> Result<Layout, String> {
     }
 }
 
+/// How the executor holds the weights of a `linear` node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Packed once for products (inference).
+    Packed,
+    /// As the checkpoint stores them (training).
+    Plain,
+}
+
+/// The `storage` attribute.
+pub fn storage(attrs: &Attrs) -> Result<Storage, String> {
+    match attrs.str_or("storage", "packed")? {
+        "packed" => Ok(Storage::Packed),
+        "plain" => Ok(Storage::Plain),
+        other => Err(format!("storage = \"{other}\" is unknown; use \"packed\" or \"plain\"")),
+    }
+}
+
 impl Form {
     /// Resolves and checks a node.
     ///
@@ -126,6 +144,10 @@ impl Form {
             && (parts.len() != 1 || rule::width(operands, r)? != total)
         {
             return Err(format!("the residual has type {}, but the outputs are {parts:?}", operands[r]));
+        }
+        let unfused = norm.is_none() && activation == Activation::None && count == 1 && residual.is_none();
+        if storage(attrs)? == Storage::Plain && !unfused {
+            return Err("fused forms need packed weights (storage = \"packed\")".into());
         }
         Ok(Form { k, outs, parts, layout, activation, norm, norm_operand: 1, weights, biases, residual })
     }

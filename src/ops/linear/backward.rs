@@ -1,0 +1,302 @@
+//! Gradients of `linear`: of the input, the weight and the bias.
+//!
+//! The gradients of split outputs are read where they are, as if they stood side by side.
+
+use super::plain::{Blocks, input_gradient, matrix, weight_gradient};
+use super::shape;
+use crate::graph::{Attr, Attrs, Layout, TensorId};
+use crate::kernels::elementwise::copy;
+use crate::kernels::reduce::column_sums;
+use crate::kernels::vector::map::Write;
+use crate::ops::{Cost, GradBuilder, Kernel, Op, Operands, RowDep, Signature, rule};
+use crate::tensor::TensorType;
+use std::ops::Range;
+
+/// `linear.d_input(weight, d_out…[, d])`: d_out·W or d_out·Wᵀ.
+pub struct LinearDInput;
+/// `linear.d_weight(x, d_out…[, d])`: d_outᵀ·x or xᵀ·d_out, as the weight is stored.
+pub struct LinearDWeight;
+/// `linear.d_bias(d_out…[, d])`: sums of d_out over rows.
+pub struct LinearDBias;
+
+/// Emits the three; sums of gradients go into the memory of the gradient that exists.
+pub fn grad(g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
+    let mut grads = vec![None; g.forward().operands.len()];
+    if g.d_outputs.iter().all(Option::is_none) {
+        return Ok(grads);
+    }
+    let d: Vec<TensorId> = g.d_outputs.iter().flatten().copied().collect();
+    if d.len() != g.d_outputs.len() {
+        return Err("a part of its split outputs has no gradient; leave the part out of the split".into());
+    }
+    let types: Vec<TensorType> = g.forward().operands.iter().map(|&t| g.graph.ty(t).clone()).collect();
+    let form = shape::Form::of(&g.attrs(), &types)?;
+    if form.norm.is_some() || form.outs.len() != 1 || form.activation != shape::Activation::None {
+        return Err("a fused linear has no derivative; differentiate before fusing".into());
+    }
+    let layout = if form.layout == Layout::OutIn { "out_in" } else { "in_out" };
+    let attrs =
+        Attrs::new().with("parts", Attr::Int(d.len() as i64)).with("layout", Attr::Str(layout.into()));
+    let (weight, bias) = (form.weights.start, form.biases.clone().next());
+    if let Some(bias) = bias.filter(|&b| g.wants[b]) {
+        let mut operands = d.clone();
+        operands.extend(g.take_existing(bias));
+        grads[bias] = Some(g.emit("linear.d_bias", operands, attrs.clone())?[0]);
+    }
+    if g.wants[weight] {
+        let mut operands = vec![g.operand(0)];
+        operands.extend(&d);
+        operands.extend(g.take_existing(weight));
+        grads[weight] = Some(g.emit("linear.d_weight", operands, attrs.clone())?[0]);
+    }
+    if g.wants[0] {
+        let mut operands = vec![g.operand(weight)];
+        operands.extend(&d);
+        operands.extend(g.take_existing(0));
+        grads[0] = Some(g.emit("linear.d_input", operands, attrs)?[0]);
+    }
+    if let Some(residual) = form.residual {
+        grads[residual] = Some(d[0]);
+    }
+    Ok(grads)
+}
+
+/// A gradient node, resolved.
+#[derive(Clone, Debug)]
+struct Form {
+    layout: Layout,
+    /// Operands that are gradients of outputs.
+    d_outs: Range<usize>,
+    /// Width of each.
+    parts: Vec<usize>,
+    /// Operand that the result is added to.
+    existing: Option<usize>,
+}
+
+impl Form {
+    fn of(attrs: &Attrs, operands: &[TensorType], first: usize) -> Result<Form, String> {
+        let count = attrs.size("parts")?;
+        if count == 0 || count > 8 {
+            return Err(format!("parts = {count} must be 1 to 8"));
+        }
+        let d_outs = first..first + count;
+        if operands.len() != d_outs.end + 1 {
+            rule::arity(operands, d_outs.end)?;
+        }
+        let parts = d_outs.clone().map(|i| rule::width(operands, i)).collect::<Result<Vec<_>, _>>()?;
+        let existing = (operands.len() > d_outs.end).then_some(d_outs.end);
+        Ok(Form { layout: shape::layout(attrs)?, d_outs, parts, existing })
+    }
+
+    fn total(&self) -> usize {
+        self.parts.iter().sum()
+    }
+
+    fn write(&self) -> Write {
+        if self.existing.is_some() { Write::Add } else { Write::Overwrite }
+    }
+
+    /// The part that `column` of all outputs lies in, and the part's first column.
+    fn columns_of(&self, part: usize) -> Range<usize> {
+        let start: usize = self.parts[..part].iter().sum();
+        start..start + self.parts[part]
+    }
+}
+
+fn flops(sig: &Signature, first: usize, rows: usize) -> Cost {
+    let Ok(form) = Form::of(&sig.attrs, &sig.operands, first) else { return Cost::default() };
+    let k = match first {
+        0 => 0.5,
+        _ => (sig.operands[0].shape.elements() / if sig.operands[0].shape.rank() == 2 { form.total() } else { 1 }) as f64,
+    };
+    let n = form.total() as f64;
+    Cost { flops: 2.0 * rows as f64 * n * k, bytes: 4.0 * rows as f64 * (n + k) }
+}
+
+impl Op for LinearDInput {
+    fn keyword(&self) -> &'static str {
+        "linear.d_input"
+    }
+    fn doc(&self) -> &'static str {
+        "linear.d_input(weight, d_out…[, d], parts = n, layout = …): d_out·W or d_out·Wᵀ, added to d when given."
+    }
+    fn attributes(&self) -> &'static [&'static str] {
+        &["parts", "layout"]
+    }
+    fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let form = Form::of(attrs, operands, 1)?;
+        let k = match (form.layout, operands[0].shape.dims()) {
+            (Layout::OutIn, &[n, k]) | (_, &[k, n]) if n == form.total() => k,
+            _ => return Err(format!("the weight has shape {}, but d_out has features {:?}", operands[0].shape, form.parts)),
+        };
+        rule::fixed(operands, 0, operands[0].shape.dims())?;
+        if let Some(i) = form.existing
+            && rule::width(operands, i)? != k
+        {
+            return Err(format!("the gradient to add to has type {}, but x has features [{k}]", operands[i]));
+        }
+        Ok(vec![rule::rows_like(&operands[1..], k)])
+    }
+    fn may_alias(&self, sig: &Signature, operand: usize, _output: usize) -> bool {
+        Form::of(&sig.attrs, &sig.operands, 1).is_ok_and(|f| f.existing == Some(operand))
+    }
+    fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
+        flops(sig, 1, rows)
+    }
+    fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(DInputKernel { form: Form::of(&sig.attrs, &sig.operands, 1)? }))
+    }
+}
+
+struct DInputKernel {
+    form: Form,
+}
+
+impl Kernel for DInputKernel {
+    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
+        Blocks::new(o.rows().len(), o.output_width(0)).count()
+    }
+
+    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
+        let (rows, columns) = Blocks::new(o.rows().len(), o.output_width(0)).block(tile);
+        let weight = matrix(o, 0);
+        let mut out = o.output(0, rows.clone(), columns.clone());
+        if let Some(i) = self.form.existing.filter(|&i| !o.in_place(i, 0)) {
+            copy(&o.input(i).slice_rows(rows.clone()).columns(columns.start, columns.len()), &mut out);
+        }
+        let mut write = self.form.write();
+        for (part, operand) in self.form.d_outs.clone().enumerate() {
+            let outputs = self.form.columns_of(part);
+            let d = o.input(operand).slice_rows(rows.clone());
+            input_gradient(&d, &weight, self.form.layout, outputs.start, columns.clone(), &mut out, write);
+            write = Write::Add;
+        }
+    }
+}
+
+impl Op for LinearDWeight {
+    fn keyword(&self) -> &'static str {
+        "linear.d_weight"
+    }
+    fn doc(&self) -> &'static str {
+        "linear.d_weight(x, d_out…[, d], parts = n, layout = …): d_outᵀ·x or xᵀ·d_out over all rows, continuing the sums of d when given."
+    }
+    fn attributes(&self) -> &'static [&'static str] {
+        &["parts", "layout"]
+    }
+    fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let (form, k) = (Form::of(attrs, operands, 1)?, rule::width(operands, 0)?);
+        let shape = if form.layout == Layout::OutIn { [form.total(), k] } else { [k, form.total()] };
+        form.existing.map_or(Ok(()), |i| rule::fixed(operands, i, &shape))?;
+        Ok(vec![rule::fixed_type(&shape)])
+    }
+    fn row_dependency(&self, _attrs: &Attrs, _operand: usize) -> RowDep {
+        RowDep::AllRows
+    }
+    fn must_alias(&self, sig: &Signature, _output: usize) -> Option<usize> {
+        Form::of(&sig.attrs, &sig.operands, 1).ok()?.existing
+    }
+    fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
+        flops(sig, 1, rows)
+    }
+    fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        let dims = sig.outputs[0].shape.dims();
+        Ok(Box::new(DWeightKernel { form: Form::of(&sig.attrs, &sig.operands, 1)?, dims: [dims[0], dims[1]] }))
+    }
+}
+
+struct DWeightKernel {
+    form: Form,
+    dims: [usize; 2],
+}
+
+impl DWeightKernel {
+    /// Blocks of the part of the weight that belongs to one gradient.
+    fn blocks(&self, part: usize) -> Blocks {
+        match self.form.layout {
+            Layout::OutIn => Blocks::new(self.form.parts[part], self.dims[1]),
+            _ => Blocks::new(self.dims[0], self.form.parts[part]),
+        }
+    }
+}
+
+impl Kernel for DWeightKernel {
+    fn tiles(&self, _o: &dyn Operands, _phase: usize) -> usize {
+        (0..self.form.parts.len()).map(|part| self.blocks(part).count()).sum()
+    }
+
+    fn run(&self, o: &dyn Operands, _phase: usize, mut tile: usize) {
+        for (part, operand) in self.form.d_outs.clone().enumerate() {
+            let blocks = self.blocks(part);
+            if tile >= blocks.count() {
+                tile -= blocks.count();
+                continue;
+            }
+            let (rows, columns) = blocks.block(tile);
+            let first = self.form.columns_of(part).start;
+            let (down, right) = if self.form.layout == Layout::OutIn { (first, 0) } else { (0, first) };
+            let all = down + rows.start..down + rows.end;
+            let mut out = o.fixed_output_block(0, all, right + columns.start..right + columns.end);
+            let (x, d) = (o.input(0), o.input(operand));
+            return weight_gradient(&x, &d, self.form.layout, rows, columns, &mut out, self.form.write());
+        }
+        unreachable!("tile {tile} beyond the output blocks");
+    }
+}
+
+impl Op for LinearDBias {
+    fn keyword(&self) -> &'static str {
+        "linear.d_bias"
+    }
+    fn doc(&self) -> &'static str {
+        "linear.d_bias(d_out…[, d], parts = n): sums of d_out over rows, added to d when given."
+    }
+    fn attributes(&self) -> &'static [&'static str] {
+        &["parts", "layout"]
+    }
+    fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let form = Form::of(attrs, operands, 0)?;
+        form.existing.map_or(Ok(()), |i| rule::fixed(operands, i, &[form.total()]))?;
+        Ok(vec![rule::fixed_type(&[form.total()])])
+    }
+    fn row_dependency(&self, _attrs: &Attrs, _operand: usize) -> RowDep {
+        RowDep::AllRows
+    }
+    fn must_alias(&self, sig: &Signature, _output: usize) -> Option<usize> {
+        Form::of(&sig.attrs, &sig.operands, 0).ok()?.existing
+    }
+    fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
+        flops(sig, 0, rows)
+    }
+    fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(DBiasKernel { form: Form::of(&sig.attrs, &sig.operands, 0)? }))
+    }
+}
+
+struct DBiasKernel {
+    form: Form,
+}
+
+/// Columns of one tile of bias gradients.
+const BIAS_COLUMNS: usize = 128;
+
+impl Kernel for DBiasKernel {
+    fn tiles(&self, _o: &dyn Operands, _phase: usize) -> usize {
+        self.form.parts.iter().map(|w| w.div_ceil(BIAS_COLUMNS)).sum()
+    }
+
+    fn run(&self, o: &dyn Operands, _phase: usize, mut tile: usize) {
+        for (part, operand) in self.form.d_outs.clone().enumerate() {
+            let (width, first) = (self.form.parts[part], self.form.columns_of(part).start);
+            if tile >= width.div_ceil(BIAS_COLUMNS) {
+                tile -= width.div_ceil(BIAS_COLUMNS);
+                continue;
+            }
+            let columns = tile * BIAS_COLUMNS..((tile + 1) * BIAS_COLUMNS).min(width);
+            let d = o.input(operand).columns(columns.start, columns.len());
+            let mut out = o.fixed_output(0, first + columns.start..first + columns.end);
+            return column_sums(o.isa(), &d, 0, out.row_mut(0), self.form.write());
+        }
+        unreachable!("tile {tile} beyond the bias");
+    }
+}

@@ -1,0 +1,14 @@
+//! Says how the executor holds the weights of `linear`: packed for inference, as the checkpoint stores them for training.
+
+use super::Mode;
+use crate::graph::{Attr, Graph};
+
+/// Sets the `storage` attribute of every `linear`.
+pub fn assign(mut graph: Graph, mode: Mode) -> Graph {
+    if mode == Mode::Train {
+        for node in graph.nodes.iter_mut().filter(|n| n.op == "linear") {
+            node.attrs.set("storage", Attr::Str("plain".into()));
+        }
+    }
+    graph
+}
