@@ -76,8 +76,14 @@ impl Op for CausalAttention {
     fn row_dependency(&self, _attrs: &Attrs, operand: usize) -> RowDep {
         if operand == 0 { RowDep::PerRow } else { RowDep::Prefix }
     }
-    fn grad(&self, _g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
-        Err("causal_attention has no derivative yet".into())
+    fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
+        let Some(d) = g.d_outputs[0] else { return Ok(vec![None; 3]) };
+        let log_sum_exp = g.save("save_log_sum_exp", 1)?;
+        let operands = vec![d, g.operand(0), g.operand(1), g.operand(2), g.output(0), log_sum_exp];
+        let mut attrs = g.attrs();
+        attrs.0.remove("save_log_sum_exp");
+        let grads = g.emit("causal_attention.d_inputs", operands, attrs)?;
+        Ok(grads.into_iter().map(Some).collect())
     }
     fn cost(&self, sig: &Signature, rows: usize, context: usize) -> Cost {
         let q = sig.operands[0].shape.elements() as f64;

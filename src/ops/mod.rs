@@ -8,6 +8,7 @@ pub mod run;
 
 mod adamw;
 mod add;
+mod attention_gradient;
 mod causal_attention;
 mod cross_entropy_head;
 mod dropout;
@@ -81,10 +82,10 @@ pub struct Signature {
     pub outputs: Vec<TensorType>,
 }
 
-/// An operand or result of a reference computation: `rows × shape` values (rows is 1 for fixed tensors).
+/// An operand or result of a reference computation: rows of values. A fixed tensor has its last dimension as width.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefTensor {
-    /// Number of rows; 1 for fixed tensors.
+    /// Number of rows.
     pub rows: usize,
     /// Values in one row.
     pub width: usize,
@@ -206,6 +207,7 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &linear::LinearDBias,
         &rope::RopeOp,
         &causal_attention::CausalAttention,
+        &attention_gradient::CausalAttentionDInputs,
         &gelu::Gelu,
         &gelu::GeluTable,
         &gelu::GeluDInput,

@@ -44,7 +44,7 @@ pub fn attach(mut graph: Graph, adamw: &AdamW, clear: bool) -> Result<Graph> {
         return Err(Error::Plan("nothing to train: every parameter is frozen".into()));
     }
     let (hyper_input, counters) = (hyper::hyper(&mut graph), hyper::counters(&mut graph));
-    let mut add = |graph: &mut Graph, op: &str, name: String, operands, attrs| {
+    let add = |graph: &mut Graph, op: &str, name: String, operands, attrs| {
         let op = ops::find(op).expect("the op is in the registry");
         ops::build::add(graph, op, name, operands, attrs, Section::Update).map_err(Error::Plan)
     };
