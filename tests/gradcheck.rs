@@ -1,7 +1,7 @@
 //! Every op of the registry: kernels against the plain f64 reference, and gradients against finite differences of it.
 
 use staticgrad::exec::{Executor, Want};
-use staticgrad::graph::{Attr, Graph, Section, TensorId};
+use staticgrad::graph::{Graph, Section, TensorId};
 use staticgrad::ops::{self, Call, Capacity, Case, Op, RefTensor};
 use staticgrad::passes::{Mode, autodiff};
 use staticgrad::plan::{self, Plan};
@@ -133,8 +133,11 @@ fn kernels_match_their_reference() {
     assert!(checked > 15, "only {checked} cases");
 }
 
-/// Gradients of Σ upstream · outputs by central differences of the reference, for every element of operand `i`.
-fn differences(setup: &Setup, upstream: &[RefTensor], i: usize) -> Vec<f64> {
+/// Most elements of an operand that are checked; of a larger one, elements at equal distances.
+const MOST_ELEMENTS: usize = 150;
+
+/// Gradients of Σ upstream · outputs by central differences of the reference, for elements 0, `pitch`, 2·`pitch`, … of operand `i`.
+fn differences(setup: &Setup, upstream: &[RefTensor], i: usize, pitch: usize) -> Vec<f64> {
     let objective = |values: &[RefTensor]| -> f64 {
         let outputs = setup.reference(values).expect("checked before");
         outputs.iter().zip(upstream).flat_map(|(o, u)| o.data.iter().zip(&u.data)).map(|(o, u)| o * u).sum()
@@ -142,6 +145,7 @@ fn differences(setup: &Setup, upstream: &[RefTensor], i: usize) -> Vec<f64> {
     let mut values = setup.values.clone();
     let step = 1e-5;
     (0..values[i].data.len())
+        .step_by(pitch)
         .map(|e| {
             let at = values[i].data[e];
             let mut shifted = |by: f64| {
@@ -192,7 +196,10 @@ fn gradients_match_finite_differences() {
             let name = &setup.graph.tensor(t).name;
             let i = setup.operands().iter().position(|&o| o == t).expect("it is an operand");
             let got = plan.graph.output(&format!("grad.{name}")).expect("every operand has a gradient");
-            setup.compare(&format!("d_{name}"), exec.tensor::<f32>(got), &differences(&setup, &upstream, i), 2e-5);
+            // An odd distance visits every column of a row whose width is even.
+            let pitch = setup.values[i].data.len().div_ceil(MOST_ELEMENTS) | 1;
+            let got: Vec<f32> = exec.tensor::<f32>(got).iter().copied().step_by(pitch).collect();
+            setup.compare(&format!("d_{name}"), &got, &differences(&setup, &upstream, i, pitch), 2e-5);
             checked += 1;
         }
     }
@@ -255,5 +262,4 @@ fn frozen_parameters_have_no_gradient() {
     let graph = autodiff::differentiate_from(graph, &BTreeMap::from([(out, up)]), &[x]).expect("differentiable");
     let ops: Vec<&str> = graph.nodes.iter().map(|n| n.op.as_str()).collect();
     assert_eq!(ops, ["linear", "linear.d_input"]);
-    assert!(!graph.nodes.iter().any(|n| n.attrs.get("missing") == Some(&Attr::Bool(true))));
 }

@@ -4,11 +4,13 @@ mod arena;
 mod bind;
 mod profile;
 mod session;
+mod trainer;
 pub mod workers;
 
 pub use arena::Arena;
 pub use profile::NodeTime;
 pub use session::Session;
+pub use trainer::{Trainer, Update};
 
 use crate::error::{Error, Result};
 use crate::graph::TensorId;

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// Prefix of the results that hold gradients of parameters: `grad.` and the parameter's name.
 pub const GRADIENT: &str = "grad.";
 
+/// Suffix of the states in which gradients accumulate; `_1` and so on follow for further uses of the parameter.
+pub const SUM: &str = ".gradient_sum";
+
 /// Whether parameter gradients add up over micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accumulation {
@@ -155,7 +158,7 @@ fn walk(
 /// A new state that the next use of parameter `t` adds to.
 fn accumulator(graph: &mut Graph, t: TensorId, gradients: &mut Gradients) -> TensorId {
     let number = gradients.apart.get(&t).map_or(0, Vec::len);
-    let name = format!("{}.gradient_sum", graph.tensor(t).name);
+    let name = format!("{}{SUM}", graph.tensor(t).name);
     let name = if number == 0 { name } else { format!("{name}_{number}") };
     let ty = graph.ty(t).clone();
     graph.add_tensor(name, ty, TensorKind::State)

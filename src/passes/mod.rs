@@ -42,7 +42,8 @@ pub struct Training {
     pub accumulate: bool,
     /// The optimiser; without, a step ends with the gradients.
     pub optimizer: Option<optimizer::AdamW>,
-    /// Gradients stay readable after the step as results `grad.NAME`. (With accumulation the optimiser zeroes them.)
+    /// Gradients stay readable after the step as results `grad.NAME`. With accumulation the optimiser zeroes them, so that they are
+    /// readable before it only, as states.
     pub keep_gradients: bool,
 }
 
@@ -56,7 +57,7 @@ pub fn train(graph: &Graph, training: &Training) -> Result<Graph> {
     if let Some(adamw) = &training.optimizer {
         graph = optimizer::attach(graph, adamw, training.accumulate)?;
     }
-    if training.optimizer.is_some() && !training.keep_gradients {
+    if training.optimizer.is_some() && (training.accumulate || !training.keep_gradients) {
         graph.outputs.retain(|(name, _)| !name.starts_with(autodiff::GRADIENT));
     }
     Ok(graph)
