@@ -173,7 +173,10 @@ fn gradients_match_finite_differences() {
             .reference(&setup.values)
             .expect("an op with cases has a reference")
             .into_iter()
-            .map(|o| RefTensor { data: o.data.iter().map(|_| if op.is_loss() { scale } else { random.unit() }).collect(), ..o })
+            .map(|o| RefTensor {
+                data: o.data.iter().map(|_| if op.is_loss() { scale } else { random.unit() }).collect(),
+                ..o
+            })
             .collect();
         let mut seeds = BTreeMap::new();
         if !op.is_loss() {
@@ -189,7 +192,9 @@ fn gradients_match_finite_differences() {
         }
         let graph = autodiff::differentiate_from(graph, &seeds, &of).expect("the op has a derivative");
         let plan = plan::compile(graph, Mode::Train, setup.capacity()).expect("the gradients compile");
-        assert!(plan.graph.nodes.iter().any(|n| n.section == Section::Backward) || op.is_loss() || op.keyword() == "add");
+        assert!(
+            plan.graph.nodes.iter().any(|n| n.section == Section::Backward) || op.is_loss() || op.keyword() == "add"
+        );
         let more: Vec<_> = upstream.iter().enumerate().map(|(i, u)| (format!("up{i}"), u)).collect();
         let exec = setup.run(&plan, &more);
         for &t in &of {
@@ -249,7 +254,8 @@ fn a_tensor_used_several_times_gets_the_sum() {
 
 #[test]
 fn frozen_parameters_have_no_gradient() {
-    let mut setup = setup(ops::find("linear").expect("registered"), ops::find("linear").expect("registered").cases()[1].clone());
+    let mut setup =
+        setup(ops::find("linear").expect("registered"), ops::find("linear").expect("registered").cases()[1].clone());
     for t in setup.graph.params().collect::<Vec<_>>() {
         if let staticgrad::graph::TensorKind::Param(info) = &mut setup.graph.tensors[t.index()].kind {
             info.trainable = false;

@@ -380,7 +380,10 @@ impl Operands for NodeOperands<'_, '_> {
     fn shared_block(&self, start: usize, width: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
         let ScratchSlot { ptr, len } = self.node.shared;
         assert!(rows.start <= rows.end && columns.start <= columns.end && columns.end <= width);
-        assert!((start + rows.end * width) * 4 <= len, "rows {rows:?} of {width} from {start} in {len} bytes of scratch");
+        assert!(
+            (start + rows.end * width) * 4 <= len,
+            "rows {rows:?} of {width} from {start} in {len} bytes of scratch"
+        );
         // SAFETY: in bounds by the assertions; tiles of a phase ask for disjoint blocks (the contract of `Operands`).
         unsafe {
             let first = ptr.cast::<f32>().add(start + rows.start * width + columns.start);

@@ -72,7 +72,13 @@ impl<'p> Trainer<'p> {
         let tables = graph.nodes.iter().filter(|n| n.op == "embedding" || n.op == "cross_entropy_head");
         let vocabulary = tables.filter_map(|n| match n.op.as_str() {
             "embedding" => graph.ty(n.operands[1]).shape.dims().first().copied(),
-            _ => graph.ty(n.operands[1]).shape.dims().iter().copied().find(|&d| d != graph.ty(n.operands[0]).shape.elements()),
+            _ => graph
+                .ty(n.operands[1])
+                .shape
+                .dims()
+                .iter()
+                .copied()
+                .find(|&d| d != graph.ty(n.operands[0]).shape.elements()),
         });
         let vocabulary = vocabulary.min().ok_or_else(|| missing("embedding"))?;
         let accumulates = graph.tensors.iter().any(|t| t.kind == TensorKind::State && t.name.contains(autodiff::SUM));
@@ -161,7 +167,8 @@ impl<'p> Trainer<'p> {
     /// uses (tied embeddings) accumulate apart until the update.
     pub fn gradient(&self, name: &str) -> Option<&[f32]> {
         let output = self.executor.plan().graph.output(&format!("{}{name}", autodiff::GRADIENT));
-        let sum = |number: &str| self.named(&format!("{name}{}{number}", autodiff::SUM), |kind| *kind == TensorKind::State);
+        let sum =
+            |number: &str| self.named(&format!("{name}{}{number}", autodiff::SUM), |kind| *kind == TensorKind::State);
         let accumulated = || sum("").filter(|_| sum("_1").is_none());
         output.or_else(accumulated).map(|t| self.executor.tensor(t))
     }
@@ -286,7 +293,8 @@ impl<'p> Trainer<'p> {
     fn load(&mut self, tokens: &[i32], targets: &[i32]) -> Result<()> {
         let rows = self.rows();
         if tokens.len() != rows || targets.len() != rows {
-            let message = format!("a batch of {} tokens and {} targets; the plan takes {rows}", tokens.len(), targets.len());
+            let message =
+                format!("a batch of {} tokens and {} targets; the plan takes {rows}", tokens.len(), targets.len());
             return Err(Error::Request(message));
         }
         let known = 0..self.vocabulary as i32;

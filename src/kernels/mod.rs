@@ -18,6 +18,5 @@ pub mod reduce;
 pub mod roofline;
 pub mod rope;
 pub mod softmax;
-pub mod strided;
 pub mod vector;
 pub mod view;

@@ -6,16 +6,15 @@
 //! `gradients = true` also gives dz·W and dzᵀ·x, where dz = loss scale · (softmax(z) − onehot), computed while the chunk's logits are
 //! there: the node differentiates the sum of its results times the loss scale itself, and is a root of differentiation.
 
-use super::linear::plain::{Blocks, input_gradient, matrix, outputs_of, weight_gradient};
 use super::linear::shape::layout;
+use super::product::{self, Finish, Start};
 use super::{
     Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Signature, hyper, rule,
 };
 use crate::graph::{Attr, Attrs, Layout, TensorId};
+use crate::kernels::gemm::{Gemm, Precision};
 use crate::kernels::reduce::ROW_TILE;
 use crate::kernels::softmax::{cross_entropy, cross_entropy_with_gradient};
-use crate::kernels::strided::{Factor, product};
-use crate::kernels::vector::map::Write;
 use crate::kernels::view::{InOut, View};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
 use std::ops::Range;
@@ -36,6 +35,7 @@ struct Form {
     weight_gradient: bool,
     /// Rows of a chunk.
     chunk: usize,
+    precision: Precision,
 }
 
 impl Form {
@@ -61,7 +61,8 @@ impl Form {
             n if n.is_multiple_of(ROW_TILE) => n,
             n => return Err(format!("chunk_rows = {n} must be a multiple of {ROW_TILE}")),
         };
-        Ok(Form { k, vocabulary, layout, gradients, weight_gradient, chunk })
+        let precision = product::precision(attrs)?;
+        Ok(Form { k, vocabulary, layout, gradients, weight_gradient, chunk, precision })
     }
 
     /// Elements from one row of logits in scratch to the next.
@@ -78,7 +79,7 @@ impl Op for CrossEntropyHead {
         "cross_entropy_head(x, PATH, targets, hyper): cross-entropy of softmax(x·Wᵀ) with the target, per row; passes make it from the head."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["layout", "chunk_rows"]
+        &["layout", "chunk_rows", "precision"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         let form = Form::of(attrs, operands)?;
@@ -103,8 +104,7 @@ impl Op for CrossEntropyHead {
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let weight = g.wants[1];
         let existing = g.take_existing(1).filter(|_| weight);
-        let attrs =
-            g.attrs().with("gradients", Attr::Bool(true)).with("weight_gradient", Attr::Bool(weight));
+        let attrs = g.attrs().with("gradients", Attr::Bool(true)).with("weight_gradient", Attr::Bool(weight));
         g.extend_forward(attrs, existing)?;
         let mut grads = vec![None; g.forward().operands.len()];
         grads[0] = Some(g.output(1));
@@ -124,7 +124,8 @@ impl Op for CrossEntropyHead {
     fn reference(&self, sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         let form = Form::of(&sig.attrs, &sig.operands).ok()?;
         let (k, n) = (form.k, form.vocabulary);
-        let at = |i: usize, o: usize| if form.layout == Layout::OutIn { x[1].data[o * k + i] } else { x[1].data[i * n + o] };
+        let at =
+            |i: usize, o: usize| if form.layout == Layout::OutIn { x[1].data[o * k + i] } else { x[1].data[i * n + o] };
         let loss = |(row, target): (&[f64], &f64)| {
             if *target < 0.0 {
                 return 0.0;
@@ -165,38 +166,87 @@ struct HeadKernel {
     chunks: usize,
 }
 
-/// Phases of one chunk: logits, loss and their gradient, products of the gradient.
-const PHASES: usize = 3;
 /// Rows of one tile of the loss phase.
 const LOSS_ROWS: usize = 4;
+/// Vocabulary entries over which a part of d_x is summed at a time: what is packed of the logits' gradient. Even, for pairs of bf16.
+const D_X_BLOCK: usize = 4096;
+
+/// What happens to a chunk, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Packs x for logits and for the gradient of the weight.
+    PackRows,
+    Logits,
+    /// Losses; logits become their gradient.
+    Loss,
+    WeightGradient,
+    /// Packs the gradient of the logits of one block of the vocabulary.
+    PackBlock(usize),
+    /// Continues the sums of d_x with that block.
+    InputGradient(usize),
+}
 
 impl HeadKernel {
-    /// Rows of chunk `i` of this call.
-    fn rows(&self, o: &dyn Operands, i: usize) -> Range<usize> {
-        let n = o.rows().len();
-        (i * self.form.chunk).min(n)..((i + 1) * self.form.chunk).min(n)
+    fn phases_per_chunk(&self) -> usize {
+        if self.form.gradients { 4 + 2 * self.blocks() } else { 3 }
+    }
+
+    fn blocks(&self) -> usize {
+        self.form.vocabulary.div_ceil(D_X_BLOCK)
+    }
+
+    /// Rows of the chunk of a phase in this call, and what to do.
+    fn phase(&self, o: &dyn Operands, phase: usize) -> (Range<usize>, Phase) {
+        let (chunk, phase, n) = (phase / self.phases_per_chunk(), phase % self.phases_per_chunk(), o.rows().len());
+        let rows = (chunk * self.form.chunk).min(n)..((chunk + 1) * self.form.chunk).min(n);
+        let phase = match phase {
+            0 => Phase::PackRows,
+            1 => Phase::Logits,
+            2 => Phase::Loss,
+            3 => Phase::WeightGradient,
+            p if p % 2 == 0 => Phase::PackBlock((p - 4) / 2),
+            p => Phase::InputGradient((p - 5) / 2),
+        };
+        (rows, phase)
+    }
+
+    /// Elements of scratch where the packed x for logits, the packed x for the weight's gradient, the packed block, and nothing more start.
+    fn regions(&self, rows: usize) -> [usize; 4] {
+        let Form { k, vocabulary, layout, precision, .. } = self.form;
+        let rows = rows.min(self.form.chunk);
+        let logits = rows * self.form.stride();
+        let x = logits + product::shared_elements(&product::rows_shape(rows, k, vocabulary, precision));
+        let weight = product::weight_shape(rows, k, vocabulary, layout, precision);
+        let block = x + if self.form.weight_gradient { product::shared_elements(&weight) } else { 0 };
+        let packed = product::rows_shape(rows, vocabulary.min(D_X_BLOCK), k, precision);
+        [logits, x, block, block + if self.form.gradients { product::shared_elements(&packed) } else { 0 }]
     }
 
     fn trains(&self, o: &dyn Operands) -> bool {
         self.form.gradients && o.fixed(3)[hyper::TRAINING] != 0.0
     }
 
-    fn weight_blocks(&self) -> Blocks {
-        match self.form.layout {
-            Layout::OutIn => Blocks::new(self.form.vocabulary, self.form.k),
-            _ => Blocks::new(self.form.k, self.form.vocabulary),
-        }
+    fn logits<'a>(&self, o: &'a dyn Operands, chunk: &Range<usize>) -> Gemm<'a> {
+        let x = o.input(0).slice_rows(chunk.clone());
+        product::forward(o, self.form.precision, x, product::matrix(o, 1), self.form.layout)
     }
 
-    fn logits(&self, o: &dyn Operands, chunk: Range<usize>, tile: usize) {
-        let (rows, columns) = Blocks::new(chunk.len(), self.form.vocabulary).block(tile);
-        let x = o.input(0).slice_rows(chunk.start + rows.start..chunk.start + rows.end);
-        let weight = outputs_of(&matrix(o, 1), self.form.layout, columns.clone());
-        let mut out = o.shared_block(0, self.form.stride(), rows, columns);
-        product(Factor::plain(x), weight, &mut out, Write::Overwrite);
+    fn d_logits<'a>(&self, o: &'a dyn Operands, chunk: &Range<usize>) -> View<'a, f32> {
+        o.shared_rows(0, chunk.len(), self.form.stride()).columns(0, self.form.vocabulary)
     }
 
-    fn losses(&self, o: &dyn Operands, chunk: Range<usize>, tile: usize) {
+    fn weight_gradient<'a>(&self, o: &'a dyn Operands, chunk: &Range<usize>) -> Gemm<'a> {
+        let x = o.input(0).slice_rows(chunk.clone());
+        product::weight_gradient(o, self.form.precision, x, self.d_logits(o, chunk), self.form.layout)
+    }
+
+    fn input_gradient<'a>(&self, o: &'a dyn Operands, chunk: &Range<usize>, block: usize) -> Gemm<'a> {
+        let first = block * D_X_BLOCK;
+        let d = self.d_logits(o, chunk).columns(first, D_X_BLOCK.min(self.form.vocabulary - first));
+        product::input_gradient(o, self.form.precision, d, product::matrix(o, 1), self.form.layout, first)
+    }
+
+    fn losses(&self, o: &dyn Operands, chunk: &Range<usize>, tile: usize) {
         let (targets, scale, n) = (o.integers(2), o.fixed(3)[hyper::LOSS_SCALE], self.form.vocabulary);
         for i in tile * LOSS_ROWS..((tile + 1) * LOSS_ROWS).min(chunk.len()) {
             let mut logits = o.shared_block(0, self.form.stride(), i..i + 1, 0..n);
@@ -210,29 +260,17 @@ impl HeadKernel {
             }
         }
     }
-
-    fn gradients(&self, o: &dyn Operands, chunk: Range<usize>, tile: usize) {
-        let d_logits = o.shared_rows(0, chunk.len(), self.form.stride()).columns(0, self.form.vocabulary);
-        let blocks = Blocks::new(chunk.len(), self.form.k);
-        if tile < blocks.count() {
-            let (rows, columns) = blocks.block(tile);
-            let mut out = o.output(1, chunk.start + rows.start..chunk.start + rows.end, columns.clone());
-            let d = d_logits.slice_rows(rows);
-            return input_gradient(&d, &matrix(o, 1), self.form.layout, 0, columns, &mut out, Write::Overwrite);
-        }
-        let (rows, columns) = self.weight_blocks().block(tile - blocks.count());
-        let add = self.accumulate || chunk.start > 0;
-        let x = o.input(0).slice_rows(chunk);
-        let mut out = o.fixed_output_block(2, rows.clone(), columns.clone());
-        let write = if add { Write::Add } else { Write::Overwrite };
-        weight_gradient(&x, &d_logits, self.form.layout, rows, columns, &mut out, write);
-    }
 }
 
 impl Kernel for HeadKernel {
     fn scratch(&self, capacity: &Capacity) -> Scratch {
+        let Form { k, vocabulary, layout, precision, .. } = self.form;
         let rows = self.form.chunk.min(capacity.step_rows);
-        Scratch { shared: 4 * rows * self.form.stride(), per_worker: 0 }
+        let logits = product::rows_shape(rows, k, vocabulary, precision);
+        let weight = product::weight_shape(rows, k, vocabulary, layout, precision);
+        let input = product::rows_shape(rows, vocabulary.min(D_X_BLOCK), k, precision);
+        let per_worker = [logits, weight, input].iter().map(|s| s.worker_bytes()).max().unwrap_or(0);
+        Scratch { shared: 4 * self.regions(rows)[3], per_worker }
     }
 
     fn prepare(&mut self, capacity: &Capacity) {
@@ -240,29 +278,58 @@ impl Kernel for HeadKernel {
     }
 
     fn phases(&self) -> usize {
-        PHASES * self.chunks
+        self.phases_per_chunk() * self.chunks
     }
 
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
-        let rows = self.rows(o, phase / PHASES).len();
-        match phase % PHASES {
-            _ if rows == 0 => 0,
-            0 => Blocks::new(rows, self.form.vocabulary).count(),
-            1 => rows.div_ceil(LOSS_ROWS),
+        let (chunk, phase) = self.phase(o, phase);
+        let weight = |tiles: fn(&Gemm<'_>) -> usize| {
+            if self.trains(o) && self.form.weight_gradient { tiles(&self.weight_gradient(o, &chunk)) } else { 0 }
+        };
+        match phase {
+            _ if chunk.is_empty() => 0,
+            Phase::PackRows => self.logits(o, &chunk).pack_tiles() + weight(|g| g.pack_tiles()),
+            Phase::Logits => self.logits(o, &chunk).tiles(),
+            Phase::Loss => chunk.len().div_ceil(LOSS_ROWS),
+            Phase::WeightGradient => weight(|g| g.tiles()),
             _ if !self.trains(o) => 0,
-            _ => {
-                let weight = if self.form.weight_gradient { self.weight_blocks().count() } else { 0 };
-                Blocks::new(rows, self.form.k).count() + weight
-            }
+            Phase::PackBlock(block) => self.input_gradient(o, &chunk, block).pack_tiles(),
+            Phase::InputGradient(block) => self.input_gradient(o, &chunk, block).tiles(),
         }
     }
 
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
-        let chunk = self.rows(o, phase / PHASES);
-        match phase % PHASES {
-            0 => self.logits(o, chunk, tile),
-            1 => self.losses(o, chunk, tile),
-            _ => self.gradients(o, chunk, tile),
+        let (chunk, phase) = self.phase(o, phase);
+        let [packed, packed_for_weight, packed_block, _] = self.regions(chunk.len());
+        match phase {
+            Phase::PackRows => {
+                let logits = self.logits(o, &chunk);
+                match tile.checked_sub(logits.pack_tiles()) {
+                    None => product::pack(o, &logits, packed, tile),
+                    Some(tile) => product::pack(o, &self.weight_gradient(o, &chunk), packed_for_weight, tile),
+                }
+            }
+            Phase::Logits => {
+                let place =
+                    |row: usize, columns: Range<usize>| o.shared_block(0, self.form.stride(), row..row + 1, columns);
+                let mut out = Finish { o, place, bias: None, start: Start::Zero };
+                product::multiply(o, &self.logits(o, &chunk), packed, tile, &mut out);
+            }
+            Phase::Loss => self.losses(o, &chunk, tile),
+            Phase::WeightGradient => {
+                let place = |row: usize, columns: Range<usize>| o.fixed_output_block(2, row..row + 1, columns);
+                let start = if self.accumulate || chunk.start > 0 { Start::Output } else { Start::Zero };
+                let mut out = Finish { o, place, bias: None, start };
+                product::multiply(o, &self.weight_gradient(o, &chunk), packed_for_weight, tile, &mut out);
+            }
+            Phase::PackBlock(block) => product::pack(o, &self.input_gradient(o, &chunk, block), packed_block, tile),
+            Phase::InputGradient(block) => {
+                let place =
+                    |row: usize, columns: Range<usize>| o.output(1, chunk.start + row..chunk.start + row + 1, columns);
+                let start = if block > 0 { Start::Output } else { Start::Zero };
+                let mut out = Finish { o, place, bias: None, start };
+                product::multiply(o, &self.input_gradient(o, &chunk, block), packed_block, tile, &mut out);
+            }
         }
     }
 }

@@ -66,7 +66,11 @@ impl Kernel for NormKernel {
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
         if phase == 1 {
             let total: f64 = (0..self.sums())
-                .map(|i| bytemuck::pod_read_unaligned::<f64>(bytemuck::cast_slice(o.shared(i * Self::PITCH..i * Self::PITCH + 2).row(0))))
+                .map(|i| {
+                    bytemuck::pod_read_unaligned::<f64>(bytemuck::cast_slice(
+                        o.shared(i * Self::PITCH..i * Self::PITCH + 2).row(0),
+                    ))
+                })
                 .fold(0.0, |a, b| a + b);
             let norm = total.sqrt();
             let max_norm = f64::from(o.fixed(self.lengths.len())[hyper::MAX_NORM]);

@@ -23,6 +23,7 @@ mod mul;
 mod norm;
 mod pointwise;
 mod position_embedding;
+mod product;
 mod rms_norm;
 mod rope;
 mod rule;

@@ -85,11 +85,7 @@ impl Gradients {
     }
 }
 
-fn backward(
-    graph: &mut Graph,
-    seeds: &BTreeMap<TensorId, TensorId>,
-    accumulation: Accumulation,
-) -> Result<Gradients> {
+fn backward(graph: &mut Graph, seeds: &BTreeMap<TensorId, TensorId>, accumulation: Accumulation) -> Result<Gradients> {
     let wanted = wanted(graph);
     walk(graph, seeds, accumulation, wanted)
 }

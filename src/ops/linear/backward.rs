@@ -2,13 +2,13 @@
 //!
 //! The gradients of split outputs are read where they are, as if they stood side by side.
 
-use super::plain::{Blocks, input_gradient, matrix, weight_gradient};
 use super::shape;
 use crate::graph::{Attr, Attrs, Layout, TensorId};
-use crate::kernels::elementwise::copy;
+use crate::kernels::gemm::{Gemm, Precision};
 use crate::kernels::reduce::column_sums;
 use crate::kernels::vector::map::Write;
-use crate::ops::{Cost, GradBuilder, Kernel, Op, Operands, RowDep, Signature, rule};
+use crate::ops::product::{self, Finish, Start};
+use crate::ops::{Capacity, Cost, GradBuilder, Kernel, Op, Operands, RowDep, Scratch, Signature, rule};
 use crate::tensor::TensorType;
 use std::ops::Range;
 
@@ -35,8 +35,10 @@ pub fn grad(g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         return Err("a fused linear has no derivative; differentiate before fusing".into());
     }
     let layout = if form.layout == Layout::OutIn { "out_in" } else { "in_out" };
-    let attrs =
-        Attrs::new().with("parts", Attr::Int(d.len() as i64)).with("layout", Attr::Str(layout.into()));
+    let mut attrs = Attrs::new().with("parts", Attr::Int(d.len() as i64)).with("layout", Attr::Str(layout.into()));
+    if let Some(precision) = g.attrs().get("precision") {
+        attrs.set("precision", precision.clone());
+    }
     let (weight, bias) = (form.weights.start, form.biases.clone().next());
     if let Some(bias) = bias.filter(|&b| g.wants[b]) {
         let mut operands = d.clone();
@@ -65,6 +67,7 @@ pub fn grad(g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
 #[derive(Clone, Debug)]
 struct Form {
     layout: Layout,
+    precision: Precision,
     /// Operands that are gradients of outputs.
     d_outs: Range<usize>,
     /// Width of each.
@@ -85,21 +88,16 @@ impl Form {
         }
         let parts = d_outs.clone().map(|i| rule::width(operands, i)).collect::<Result<Vec<_>, _>>()?;
         let existing = (operands.len() > d_outs.end).then_some(d_outs.end);
-        Ok(Form { layout: shape::layout(attrs)?, d_outs, parts, existing })
+        Ok(Form { layout: shape::layout(attrs)?, precision: product::precision(attrs)?, d_outs, parts, existing })
     }
 
     fn total(&self) -> usize {
         self.parts.iter().sum()
     }
 
-    fn write(&self) -> Write {
-        if self.existing.is_some() { Write::Add } else { Write::Overwrite }
-    }
-
-    /// The part that `column` of all outputs lies in, and the part's first column.
-    fn columns_of(&self, part: usize) -> Range<usize> {
-        let start: usize = self.parts[..part].iter().sum();
-        start..start + self.parts[part]
+    /// Column of part `part` among all outputs.
+    fn first_column(&self, part: usize) -> usize {
+        self.parts[..part].iter().sum()
     }
 }
 
@@ -107,7 +105,9 @@ fn flops(sig: &Signature, first: usize, rows: usize) -> Cost {
     let Ok(form) = Form::of(&sig.attrs, &sig.operands, first) else { return Cost::default() };
     let k = match first {
         0 => 0.5,
-        _ => (sig.operands[0].shape.elements() / if sig.operands[0].shape.rank() == 2 { form.total() } else { 1 }) as f64,
+        _ => {
+            (sig.operands[0].shape.elements() / if sig.operands[0].shape.rank() == 2 { form.total() } else { 1 }) as f64
+        }
     };
     let n = form.total() as f64;
     Cost { flops: 2.0 * rows as f64 * n * k, bytes: 4.0 * rows as f64 * (n + k) }
@@ -121,13 +121,18 @@ impl Op for LinearDInput {
         "linear.d_input(weight, d_out…[, d], parts = n, layout = …): d_out·W or d_out·Wᵀ, added to d when given."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["parts", "layout"]
+        &["parts", "layout", "precision"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         let form = Form::of(attrs, operands, 1)?;
         let k = match (form.layout, operands[0].shape.dims()) {
             (Layout::OutIn, &[n, k]) | (_, &[k, n]) if n == form.total() => k,
-            _ => return Err(format!("the weight has shape {}, but d_out has features {:?}", operands[0].shape, form.parts)),
+            _ => {
+                return Err(format!(
+                    "the weight has shape {}, but d_out has features {:?}",
+                    operands[0].shape, form.parts
+                ));
+            }
         };
         rule::fixed(operands, 0, operands[0].shape.dims())?;
         if let Some(i) = form.existing
@@ -148,29 +153,47 @@ impl Op for LinearDInput {
     }
 }
 
+/// For each part two phases: pack it, then continue the sums with it.
 struct DInputKernel {
     form: Form,
 }
 
+impl DInputKernel {
+    fn product<'a>(&self, o: &'a dyn Operands, part: usize) -> Gemm<'a> {
+        let (Form { layout, precision, .. }, d) = (&self.form, o.input(self.form.d_outs.start + part));
+        product::input_gradient(o, *precision, d, product::matrix(o, 0), *layout, self.form.first_column(part))
+    }
+}
+
 impl Kernel for DInputKernel {
-    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        Blocks::new(o.rows().len(), o.output_width(0)).count()
+    fn scratch(&self, capacity: &Capacity) -> Scratch {
+        let widest = self.form.parts.iter().copied().max().unwrap_or(0);
+        let shape = product::rows_shape(capacity.step_rows, widest, 1, self.form.precision);
+        Scratch { shared: 4 * product::shared_elements(&shape), per_worker: shape.worker_bytes() }
     }
 
-    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        let (rows, columns) = Blocks::new(o.rows().len(), o.output_width(0)).block(tile);
-        let weight = matrix(o, 0);
-        let mut out = o.output(0, rows.clone(), columns.clone());
-        if let Some(i) = self.form.existing.filter(|&i| !o.in_place(i, 0)) {
-            copy(&o.input(i).slice_rows(rows.clone()).columns(columns.start, columns.len()), &mut out);
+    fn phases(&self) -> usize {
+        2 * self.form.parts.len()
+    }
+
+    fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
+        let product = self.product(o, phase / 2);
+        if phase % 2 == 0 { product.pack_tiles() } else { product.tiles() }
+    }
+
+    fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
+        let product = self.product(o, phase / 2);
+        if phase % 2 == 0 {
+            return product::pack(o, &product, 0, tile);
         }
-        let mut write = self.form.write();
-        for (part, operand) in self.form.d_outs.clone().enumerate() {
-            let outputs = self.form.columns_of(part);
-            let d = o.input(operand).slice_rows(rows.clone());
-            input_gradient(&d, &weight, self.form.layout, outputs.start, columns.clone(), &mut out, write);
-            write = Write::Add;
-        }
+        let start = match self.form.existing {
+            _ if phase > 1 => Start::Output,
+            None => Start::Zero,
+            Some(i) if o.in_place(i, 0) => Start::Output,
+            Some(i) => Start::Rows(o.input(i)),
+        };
+        let place = |row: usize, columns: Range<usize>| o.output(0, row..row + 1, columns);
+        product::multiply(o, &product, 0, tile, &mut Finish { o, place, bias: None, start });
     }
 }
 
@@ -182,7 +205,7 @@ impl Op for LinearDWeight {
         "linear.d_weight(x, d_out…[, d], parts = n, layout = …): d_outᵀ·x or xᵀ·d_out over all rows, continuing the sums of d when given."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["parts", "layout"]
+        &["parts", "layout", "precision"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         let (form, k) = (Form::of(attrs, operands, 1)?, rule::width(operands, 0)?);
@@ -200,47 +223,61 @@ impl Op for LinearDWeight {
         flops(sig, 1, rows)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        let dims = sig.outputs[0].shape.dims();
-        Ok(Box::new(DWeightKernel { form: Form::of(&sig.attrs, &sig.operands, 1)?, dims: [dims[0], dims[1]] }))
+        let k = rule::width(&sig.operands, 0)?;
+        Ok(Box::new(DWeightKernel { form: Form::of(&sig.attrs, &sig.operands, 1)?, k }))
     }
 }
 
+/// Phase 0 packs x; the tiles of phase 1 are those of all parts.
 struct DWeightKernel {
     form: Form,
-    dims: [usize; 2],
+    k: usize,
 }
 
 impl DWeightKernel {
-    /// Blocks of the part of the weight that belongs to one gradient.
-    fn blocks(&self, part: usize) -> Blocks {
-        match self.form.layout {
-            Layout::OutIn => Blocks::new(self.form.parts[part], self.dims[1]),
-            _ => Blocks::new(self.dims[0], self.form.parts[part]),
-        }
+    fn product<'a>(&self, o: &'a dyn Operands, part: usize) -> Gemm<'a> {
+        let d = o.input(self.form.d_outs.start + part);
+        product::weight_gradient(o, self.form.precision, o.input(0), d, self.form.layout)
     }
 }
 
 impl Kernel for DWeightKernel {
-    fn tiles(&self, _o: &dyn Operands, _phase: usize) -> usize {
-        (0..self.form.parts.len()).map(|part| self.blocks(part).count()).sum()
+    fn scratch(&self, capacity: &Capacity) -> Scratch {
+        let Form { layout, precision, .. } = self.form;
+        let shape = product::weight_shape(capacity.step_rows, self.k, self.form.total(), layout, precision);
+        Scratch { shared: 4 * product::shared_elements(&shape), per_worker: shape.worker_bytes() }
     }
 
-    fn run(&self, o: &dyn Operands, _phase: usize, mut tile: usize) {
-        for (part, operand) in self.form.d_outs.clone().enumerate() {
-            let blocks = self.blocks(part);
-            if tile >= blocks.count() {
-                tile -= blocks.count();
+    fn phases(&self) -> usize {
+        2
+    }
+
+    fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
+        if phase == 0 {
+            return self.product(o, 0).pack_tiles();
+        }
+        (0..self.form.parts.len()).map(|part| self.product(o, part).tiles()).sum()
+    }
+
+    fn run(&self, o: &dyn Operands, phase: usize, mut tile: usize) {
+        if phase == 0 {
+            return product::pack(o, &self.product(o, 0), 0, tile);
+        }
+        for part in 0..self.form.parts.len() {
+            let product = self.product(o, part);
+            if tile >= product.tiles() {
+                tile -= product.tiles();
                 continue;
             }
-            let (rows, columns) = blocks.block(tile);
-            let first = self.form.columns_of(part).start;
+            let first = self.form.first_column(part);
             let (down, right) = if self.form.layout == Layout::OutIn { (first, 0) } else { (0, first) };
-            let all = down + rows.start..down + rows.end;
-            let mut out = o.fixed_output_block(0, all, right + columns.start..right + columns.end);
-            let (x, d) = (o.input(0), o.input(operand));
-            return weight_gradient(&x, &d, self.form.layout, rows, columns, &mut out, self.form.write());
+            let place = |row: usize, columns: Range<usize>| {
+                o.fixed_output_block(0, down + row..down + row + 1, right + columns.start..right + columns.end)
+            };
+            let start = if self.form.existing.is_some() { Start::Output } else { Start::Zero };
+            return product::multiply(o, &product, 0, tile, &mut Finish { o, place, bias: None, start });
         }
-        unreachable!("tile {tile} beyond the output blocks");
+        unreachable!("tile {tile} beyond the parts' tiles");
     }
 }
 
@@ -252,7 +289,7 @@ impl Op for LinearDBias {
         "linear.d_bias(d_out…[, d], parts = n): sums of d_out over rows, added to d when given."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["parts", "layout"]
+        &["parts", "layout", "precision"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         let form = Form::of(attrs, operands, 0)?;
@@ -287,7 +324,7 @@ impl Kernel for DBiasKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, mut tile: usize) {
         for (part, operand) in self.form.d_outs.clone().enumerate() {
-            let (width, first) = (self.form.parts[part], self.form.columns_of(part).start);
+            let (width, first) = (self.form.parts[part], self.form.first_column(part));
             if tile >= width.div_ceil(BIAS_COLUMNS) {
                 tile -= width.div_ceil(BIAS_COLUMNS);
                 continue;
@@ -295,7 +332,8 @@ impl Kernel for DBiasKernel {
             let columns = tile * BIAS_COLUMNS..((tile + 1) * BIAS_COLUMNS).min(width);
             let d = o.input(operand).columns(columns.start, columns.len());
             let mut out = o.fixed_output(0, first + columns.start..first + columns.end);
-            return column_sums(o.isa(), &d, 0, out.row_mut(0), self.form.write());
+            let write = if self.form.existing.is_some() { Write::Add } else { Write::Overwrite };
+            return column_sums(o.isa(), &d, 0, out.row_mut(0), write);
         }
         unreachable!("tile {tile} beyond the bias");
     }

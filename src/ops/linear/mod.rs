@@ -12,10 +12,10 @@
 mod backward;
 mod epilogue;
 mod packed;
-pub(super) mod plain;
+mod plain;
 pub(super) mod shape;
 
-use super::{Case, Cost, GradBuilder, Kernel, Op, ParamSpec, RefTensor, Signature, rule};
+use super::{Case, Cost, GradBuilder, Kernel, Op, ParamSpec, RefTensor, Signature, product, rule};
 use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
 use crate::tensor::{RowExtent, Shape, TensorType};
 pub use backward::{LinearDBias, LinearDInput, LinearDWeight};
@@ -66,7 +66,7 @@ impl Op for Linear {
         let form = Form::of(&sig.attrs, &sig.operands)?;
         Ok(match shape::storage(&sig.attrs)? {
             Storage::Packed => Box::new(packed::PackedKernel::new(form)),
-            Storage::Plain => Box::new(plain::PlainKernel::new(form)),
+            Storage::Plain => Box::new(plain::PlainKernel::new(form, product::precision(&sig.attrs)?)),
         })
     }
     fn reference(&self, sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {

@@ -2,7 +2,7 @@
 
 use crate::graph::{Attrs, Layout};
 use crate::ops::norm::NormKind;
-use crate::ops::{RefTensor, gelu, rule};
+use crate::ops::{RefTensor, gelu, product, rule};
 use crate::tensor::TensorType;
 use std::ops::Range;
 
@@ -145,6 +145,7 @@ impl Form {
         {
             return Err(format!("the residual has type {}, but the outputs are {parts:?}", operands[r]));
         }
+        product::precision(attrs)?;
         let unfused = norm.is_none() && activation == Activation::None && count == 1 && residual.is_none();
         if storage(attrs)? == Storage::Plain && !unfused {
             return Err("fused forms need packed weights (storage = \"packed\")".into());

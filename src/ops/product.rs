@@ -1,0 +1,157 @@
+//! Matrix products of training nodes on [`crate::kernels::gemm`]: packing into the node's scratch, and where results go.
+
+use super::{Operands, Weight};
+use crate::graph::{Attrs, Layout};
+use crate::kernels::elementwise::add_slices;
+use crate::kernels::gemm::{Gemm, Operand, Precision, Shape, Shared};
+use crate::kernels::linear::Epilogue;
+use crate::kernels::view::{View, ViewMut};
+use std::ops::Range;
+
+/// The `precision` attribute: what operands are rounded to before they are multiplied.
+pub fn precision(attrs: &Attrs) -> Result<Precision, String> {
+    match attrs.str_or("precision", "f32")? {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        other => Err(format!("precision = \"{other}\" is unknown; use \"f32\" or \"bf16\"")),
+    }
+}
+
+/// The weight matrix of an operand, as stored.
+pub fn matrix(o: &dyn Operands, operand: usize) -> View<'_, f32> {
+    match o.weight(operand) {
+        Weight::Plain(view) => view,
+        Weight::Packed(_) => panic!("a training plan holds plain weights"),
+    }
+}
+
+/// x·Wᵀ or x·W, `[rows, outputs]`.
+pub fn forward<'a>(
+    o: &dyn Operands,
+    precision: Precision,
+    x: View<'a, f32>,
+    weight: View<'a, f32>,
+    layout: Layout,
+) -> Gemm<'a> {
+    let weight = if layout == Layout::OutIn { Operand::transposed(weight) } else { Operand::plain(weight) };
+    Gemm::new(o.isa(), precision, Operand::plain(x), weight, Shared::A)
+}
+
+/// d_out·W or d_out·Wᵀ, `[rows, inputs]`, where `d` holds outputs from `first` on.
+pub fn input_gradient<'a>(
+    o: &dyn Operands,
+    precision: Precision,
+    d: View<'a, f32>,
+    weight: View<'a, f32>,
+    layout: Layout,
+    first: usize,
+) -> Gemm<'a> {
+    let weight = match layout {
+        Layout::OutIn => Operand::plain(weight.slice_rows(first..first + d.width())),
+        _ => Operand::transposed(weight.columns(first, d.width())),
+    };
+    Gemm::new(o.isa(), precision, Operand::plain(d), weight, Shared::A)
+}
+
+/// d_outᵀ·x or xᵀ·d_out: the gradient of a weight as it is stored. x is packed for all workers, so that several `d` share it.
+pub fn weight_gradient<'a>(
+    o: &dyn Operands,
+    precision: Precision,
+    x: View<'a, f32>,
+    d: View<'a, f32>,
+    layout: Layout,
+) -> Gemm<'a> {
+    match layout {
+        Layout::OutIn => Gemm::new(o.isa(), precision, Operand::transposed(d), Operand::plain(x), Shared::B),
+        _ => Gemm::new(o.isa(), precision, Operand::transposed(x), Operand::plain(d), Shared::A),
+    }
+}
+
+/// Sizes of [`forward`] (and of [`input_gradient`] with inputs and outputs exchanged).
+pub fn rows_shape(rows: usize, inputs: usize, outputs: usize, precision: Precision) -> Shape {
+    Shape { m: rows, n: outputs, k: inputs, precision, shared: Shared::A }
+}
+
+/// Sizes of [`weight_gradient`].
+pub fn weight_shape(rows: usize, inputs: usize, outputs: usize, layout: Layout, precision: Precision) -> Shape {
+    match layout {
+        Layout::OutIn => Shape { m: outputs, n: inputs, k: rows, precision, shared: Shared::B },
+        _ => Shape { m: inputs, n: outputs, k: rows, precision, shared: Shared::A },
+    }
+}
+
+/// Elements (of f32) of shared scratch for the packed operand, whole cache lines.
+pub fn shared_elements(shape: &Shape) -> usize {
+    shape.shared_bytes().div_ceil(64) * 16
+}
+
+/// Packs tile `tile` of the operand that all workers share; its region of the node's scratch starts at element `start`.
+pub fn pack(o: &dyn Operands, gemm: &Gemm<'_>, start: usize, tile: usize) {
+    let bytes = gemm.pack_range(tile);
+    let mut region = o.shared_mut(start + bytes.start / 4..start + bytes.end / 4);
+    gemm.pack_tile(tile, bytemuck::cast_slice_mut(region.row_mut(0)));
+}
+
+/// Computes tile `tile` of a product whose shared operand is packed.
+pub fn multiply(o: &dyn Operands, gemm: &Gemm<'_>, start: usize, tile: usize, out: &mut dyn Epilogue) {
+    let shape = gemm.shape();
+    let shared = o.shared(start..start + shape.shared_bytes() / 4);
+    let mut worker = o.scratch();
+    gemm.tile(tile, bytemuck::cast_slice(shared.row(0)), bytemuck::cast_slice_mut(worker.row_mut(0)), out);
+}
+
+/// What sums start from.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// Zero.
+    Zero,
+    /// The old content of the output.
+    Output,
+    /// Rows of another tensor.
+    Rows(View<'a, f32>),
+}
+
+/// Writes finished pieces of rows where `place(row, columns)` says: elements of the output from `columns.start` on, as one row that may
+/// end early where the next output begins.
+pub struct Finish<'a, F> {
+    /// For the bias.
+    pub o: &'a dyn Operands,
+    /// See above.
+    pub place: F,
+    /// Added to finished sums.
+    pub bias: Option<&'a [f32]>,
+    /// What sums start from.
+    pub start: Start<'a>,
+}
+
+impl<'a, F: Fn(usize, Range<usize>) -> ViewMut<'a, f32>> Finish<'a, F> {
+    /// Calls `each(output, values)` for the parts of a piece of a row.
+    fn spread(&self, row: usize, first_column: usize, values: &mut [f32], each: impl Fn(&mut [f32], &mut [f32])) {
+        let (mut column, mut rest) = (first_column, values);
+        while !rest.is_empty() {
+            let mut out = (self.place)(row, column..column + rest.len());
+            let here = out.width();
+            let (now, after) = rest.split_at_mut(here);
+            each(out.row_mut(0), now);
+            column += here;
+            rest = after;
+        }
+    }
+}
+
+impl<'a, F: Fn(usize, Range<usize>) -> ViewMut<'a, f32>> Epilogue for Finish<'a, F> {
+    fn start(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        match self.start {
+            Start::Zero => values.fill(0.0),
+            Start::Output => self.spread(row, first_column, values, |out, values| values.copy_from_slice(out)),
+            Start::Rows(rows) => values.copy_from_slice(&rows.row(row)[first_column..first_column + values.len()]),
+        }
+    }
+
+    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            add_slices(self.o.isa(), values, &bias[first_column..first_column + values.len()]);
+        }
+        self.spread(row, first_column, values, |out, values| out.copy_from_slice(values));
+    }
+}
