@@ -168,11 +168,14 @@ fn ten_steps_of_adamw_match_pytorch() {
             results.push((steps, snapshot(&trainer)));
         }
         assert!(results.iter().all(|r| *r == results[0]), "{name}: the bits depend on the threads");
-        let (losses, norms) =
-            (floats(&model.reference, "adamw.losses"), floats(&model.reference, "adamw.grad_norms"));
+        let (losses, norms) = (floats(&model.reference, "adamw.losses"), floats(&model.reference, "adamw.grad_norms"));
         for (i, (loss, norm)) in results[0].0.iter().enumerate() {
             assert!((loss - f64::from(losses[i])).abs() < 1e-4, "{name} step {i}: loss {loss} for {}", losses[i]);
-            assert!((norm - norms[i]).abs() < 1e-4 * norms[i].max(1.0), "{name} step {i}: norm {norm} for {}", norms[i]);
+            assert!(
+                (norm - norms[i]).abs() < 1e-4 * norms[i].max(1.0),
+                "{name} step {i}: norm {norm} for {}",
+                norms[i]
+            );
         }
     }
 }

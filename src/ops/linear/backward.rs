@@ -178,12 +178,12 @@ impl Kernel for DInputKernel {
 
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
         let product = self.product(o, phase / 2);
-        if phase % 2 == 0 { product.pack_tiles() } else { product.tiles() }
+        if phase.is_multiple_of(2) { product.pack_tiles() } else { product.tiles() }
     }
 
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
         let product = self.product(o, phase / 2);
-        if phase % 2 == 0 {
+        if phase.is_multiple_of(2) {
             return product::pack(o, &product, 0, tile);
         }
         let start = match self.form.existing {
