@@ -146,10 +146,7 @@ fn only_wanted_rows_get_the_head() {
         .filter(|n| n.space == staticgrad::graph::RowSpace::Wanted)
         .map(|n| n.name.as_str())
         .collect();
-    assert!(
-        wanted.contains(&"linear"),
-        "the head runs for wanted rows: {wanted:?}"
-    );
+    assert!(wanted.contains(&"linear"), "the head runs for wanted rows: {wanted:?}");
     assert!(wanted.iter().any(|n| n.contains("layers.1.mlp")), "so does the last block's MLP: {wanted:?}");
     assert!(!wanted.iter().any(|n| n.contains("layers.0.")), "the first block runs for all rows: {wanted:?}");
 }

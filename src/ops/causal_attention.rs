@@ -8,7 +8,7 @@ use super::{
     Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature, rule,
 };
 use crate::graph::{Attr, Attrs, TensorId};
-use crate::kernels::attention::{attention_forward, attention_forward_scratch, query_rows};
+use crate::kernels::attention::{AttentionInput, attention_forward_heads, attention_forward_scratch, query_rows};
 use crate::tensor::{RowExtent, TensorType};
 use std::ops::Range;
 
@@ -136,24 +136,25 @@ struct AttentionKernel {
     save: bool,
 }
 
-/// A unit of work: rows of one segment, query heads of one key-value head.
+/// A unit of work: rows of one segment, adjacent key-value heads with their query heads.
 struct Unit {
     segment: Segment,
     /// Rows in the flat list.
     rows: Range<usize>,
-    kv_head: usize,
-    /// Query heads.
-    heads: Range<usize>,
+    kv_heads: Range<usize>,
 }
 
-impl AttentionKernel {
-    /// Query heads of a unit: the whole group, or single heads where a call has so few rows that threads would idle.
-    fn unit_heads(&self, rows: usize) -> usize {
-        if rows * self.heads.kv_heads < 8 { 1 } else { self.heads.group() }
-    }
+/// Rows of a segment up to which reading keys and values takes longer than the arithmetic.
+const FEW_ROWS: usize = 4;
 
-    fn units_per_block(&self, rows: usize) -> usize {
-        self.heads.heads / self.unit_heads(rows)
+impl AttentionKernel {
+    /// Key-value heads of a unit. One, so that its scratch stays in the cache; several adjacent ones where all segments are so short
+    /// that reading keys and values takes the time. The result has the same bits.
+    fn unit_kv_heads(&self, o: &dyn Operands) -> usize {
+        if o.rows().segments().iter().any(|s| s.count > FEW_ROWS) {
+            return 1;
+        }
+        (1..=(self.heads.kv_heads / 4).clamp(1, 4)).rev().find(|n| self.heads.kv_heads.is_multiple_of(*n)).unwrap_or(1)
     }
 
     fn block_rows(&self) -> usize {
@@ -161,16 +162,16 @@ impl AttentionKernel {
     }
 
     fn unit(&self, o: &dyn Operands, tile: usize) -> Unit {
-        let per_block = self.units_per_block(o.rows().len());
+        let size = self.unit_kv_heads(o);
+        let per_block = self.heads.kv_heads / size;
         let (mut block, part) = (tile / per_block, tile % per_block);
-        let size = self.unit_heads(o.rows().len());
-        let heads = part * size..(part + 1) * size;
+        let kv_heads = part * size..(part + 1) * size;
         for &segment in o.rows().segments() {
             let blocks = segment.count.div_ceil(self.block_rows());
             if block < blocks {
                 let first = segment.start + block * self.block_rows();
                 let rows = first..(first + self.block_rows()).min(segment.start + segment.count);
-                return Unit { segment, rows, kv_head: heads.start / self.heads.group(), heads };
+                return Unit { segment, rows, kv_heads };
             }
             block -= blocks;
         }
@@ -186,29 +187,25 @@ impl Kernel for AttentionKernel {
 
     fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
         let blocks: usize = o.rows().segments().iter().map(|s| s.count.div_ceil(self.block_rows())).sum();
-        blocks * self.units_per_block(o.rows().len())
+        blocks * (self.heads.kv_heads / self.unit_kv_heads(o))
     }
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        let Unit { segment, rows, kv_head, heads } = self.unit(o, tile);
-        let d = self.heads.head_dim;
+        let Unit { segment, rows, kv_heads } = self.unit(o, tile);
+        let (d, group) = (self.heads.head_dim, self.heads.group());
+        let heads = kv_heads.start * group..kv_heads.end * group;
         let slot = segment.slot * o.context()..(segment.slot + 1) * o.context();
-        let q = o.input(0).slice_rows(rows.clone()).columns(heads.start * d, heads.len() * d);
-        let keys = o.kept(1).slice_rows(slot.clone()).columns(kv_head * d, d);
-        let values = o.kept(2).slice_rows(slot).columns(kv_head * d, d);
+        let input = AttentionInput {
+            q: o.input(0).slice_rows(rows.clone()).columns(heads.start * d, heads.len() * d),
+            positions: &o.rows().positions()[rows.clone()],
+            keys: o.kept(1).slice_rows(slot.clone()).columns(kv_heads.start * d, kv_heads.len() * d),
+            values: o.kept(2).slice_rows(slot).columns(kv_heads.start * d, kv_heads.len() * d),
+            head_dim: d,
+            scale: 1.0 / (d as f32).sqrt(),
+        };
         let mut out = o.output(0, rows.clone(), heads.start * d..heads.end * d);
-        let mut log_sum_exp = self.save.then(|| o.output(1, rows.clone(), heads.clone()));
+        let mut log_sum_exp = self.save.then(|| o.output(1, rows, heads));
         let mut scratch = o.scratch();
-        attention_forward(
-            o.isa(),
-            &q,
-            &o.rows().positions()[rows],
-            &keys,
-            &values,
-            1.0 / (d as f32).sqrt(),
-            &mut out,
-            log_sum_exp.as_mut(),
-            scratch.row_mut(0),
-        );
+        attention_forward_heads(o.isa(), &input, &mut out, log_sum_exp.as_mut(), scratch.row_mut(0));
     }
 }
