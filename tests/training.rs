@@ -280,3 +280,37 @@ fn batches_that_do_not_fit_are_refused() {
     trainer.micro_step(&tokens, &targets, 1.0).expect("an ignored target is valid");
     assert!(trainer.micro_step(&tokens, &targets, 1.0).is_err(), "a second micro-batch without accumulation");
 }
+
+/// Bytes beyond parameters and moments, and the largest buffers at the step with the most.
+fn beyond_parameters_and_moments(plan: &Plan, threads: usize) -> (u64, Vec<(String, u64)>) {
+    use staticgrad::plan::BufferKind;
+    let optimiser = |name: &str| name.ends_with("_moment");
+    let kept: u64 = plan
+        .buffers
+        .iter()
+        .filter(|b| b.kind == BufferKind::Parameter || b.kind == BufferKind::State && optimiser(&b.name))
+        .map(|b| b.size.next_multiple_of(plan::ALIGN))
+        .sum();
+    let live =
+        |step: u32| plan.buffers.iter().filter(move |b| !b.kind.is_persistent() && b.lower <= step && step < b.upper);
+    let load = |step: u32| live(step).map(|b| b.size).sum::<u64>();
+    let peak = (0..plan.graph.nodes.len() as u32).max_by_key(|&s| load(s)).expect("there are steps");
+    let mut largest: Vec<(String, u64)> =
+        live(peak).map(|b| (format!("{} {}", b.kind.name(), b.name), b.size)).collect();
+    largest.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    largest.truncate(5);
+    largest.push((format!("peak at {}", plan.graph.nodes[peak as usize].name), load(peak)));
+    (plan.totals.arena(threads) - kept, largest)
+}
+
+#[test]
+fn gpt2_124m_trains_in_500_mib_beyond_parameters_and_moments() {
+    let graph = spec::compile(&spec::builtin("gpt2").expect("a built-in spec"), &[], None).expect("the spec compiles");
+    let graph = passes::train(&graph, &Training { keep_gradients: false, ..with_adamw(false) }).expect("trainable");
+    let capacity = Capacity { slots: 4, context: 64, step_rows: 256, wanted_rows: 1 };
+    let plan = plan::compile(graph, Mode::Train, capacity).expect("compiles");
+    let (bytes, largest) = beyond_parameters_and_moments(&plan, 2);
+    println!("{:.1} MiB beyond parameters and moments; {:?}", bytes as f64 / (1 << 20) as f64, plan.totals);
+    largest.iter().for_each(|(name, size)| println!("{:10.1} MiB  {name}", *size as f64 / (1 << 20) as f64));
+    assert!(bytes <= 500 << 20, "{bytes} bytes");
+}
