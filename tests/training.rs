@@ -4,6 +4,7 @@ use safetensors::SafeTensors;
 use staticgrad::exec::{Trainer, Update};
 use staticgrad::graph::Graph;
 use staticgrad::ops::Capacity;
+use staticgrad::passes::lora::{self, Lora};
 use staticgrad::passes::{self, Mode, Training, optimizer::AdamW};
 use staticgrad::plan::{self, Plan};
 use staticgrad::spec;
@@ -38,6 +39,10 @@ struct Model {
 }
 
 fn model(name: &str) -> Model {
+    model_with(name, &[])
+}
+
+fn model_with(name: &str, more: &[(&str, &str)]) -> Model {
     let (spec, sizes, prefix): (&str, &[(&str, &str)], _) = match name {
         "gpt2-tiny" => ("gpt2", &[("V", "97"), ("T", "32"), ("C", "64"), ("H", "4"), ("L", "2")], "transformer."),
         _ => (
@@ -55,7 +60,7 @@ fn model(name: &str) -> Model {
             "",
         ),
     };
-    let sizes: Vec<(String, String)> = sizes.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+    let sizes: Vec<(String, String)> = sizes.iter().chain(more).map(|(n, v)| (n.to_string(), v.to_string())).collect();
     let graph = spec::compile(&spec::builtin(spec).expect("a built-in spec"), &sizes, None).expect("the spec compiles");
     let weights = read_tensors(fixture(name).join("model.safetensors"));
     Model { graph, weights, reference: read_tensors(fixture(name).join("reference.safetensors")), prefix }
@@ -73,6 +78,13 @@ impl Model {
         for name in trainer.parameters().collect::<Vec<_>>() {
             let stored = format!("{}{name}", self.prefix);
             let stored = if self.weights.iter().any(|(n, _)| *n == stored) { stored } else { name.to_string() };
+            if !self.weights.iter().any(|(n, _)| *n == stored) {
+                let a = stored.ends_with("lora_A.weight");
+                assert!(a || stored.ends_with("lora_B.weight"), "{stored} is not in the checkpoint");
+                let values = trainer.parameter_mut(name).expect("it is a parameter");
+                values.iter_mut().enumerate().for_each(|(i, v)| *v = if a { (i as f32).sin() * 0.1 } else { 0.0 });
+                continue;
+            }
             let values = floats(&self.weights, &stored);
             trainer.parameter_mut(name).expect("it is a parameter").copy_from_slice(&values);
         }
@@ -85,7 +97,7 @@ impl Model {
 }
 
 fn with_adamw(accumulate: bool) -> Training {
-    Training { accumulate, optimizer: Some(AdamW::default()), keep_gradients: true }
+    Training { accumulate, optimizer: Some(AdamW::default()), keep_gradients: true, bf16: false }
 }
 
 fn relative(got: &[f32], want: &[f32]) -> f64 {
@@ -223,6 +235,95 @@ fn one_batch_is_learnt_by_heart() {
     assert!(loss < 0.01, "loss {loss} after 300 steps on one batch");
     let (sum, count) = trainer.evaluate(&tokens, &targets).expect("a valid batch");
     assert!(count == 32 && sum / 32.0 < 0.01);
+}
+
+#[test]
+fn dropout_depends_on_the_step_alone_and_rests_in_evaluation() {
+    let model = model_with("gpt2-tiny", &[("dropout", "0.2")]);
+    let (tokens, targets) = larger_batch();
+    let mut results = Vec::new();
+    for (accumulate, slots, parts, threads) in [(false, 4, 1, 1), (false, 4, 1, 3), (true, 2, 2, 2)] {
+        let plan = model.plan(&with_adamw(accumulate), slots, 32);
+        assert_eq!(plan.graph.nodes.iter().filter(|n| n.op == "dropout").count(), 10);
+        let mut trainer = model.trainer(&plan, threads);
+        trainer.set_seed(0x1234_5678_9abc_def0);
+        let steps = ten_steps(&mut trainer, &tokens, &targets, parts);
+        results.push((steps, snapshot(&trainer)));
+    }
+    assert!(results.iter().all(|r| *r == results[0]), "dropout depends on threads or micro-batches");
+    let plan = model.plan(&with_adamw(false), 4, 32);
+    let losses: Vec<f64> = [1u64, 1, 2]
+        .into_iter()
+        .map(|seed| {
+            let mut trainer = model.trainer(&plan, 2);
+            trainer.set_seed(seed);
+            trainer.begin(1);
+            trainer.micro_step(&tokens, &targets, 1.0 / 128.0).expect("a valid batch");
+            trainer.loss()
+        })
+        .collect();
+    assert!(losses[0] == losses[1] && losses[0] != losses[2], "{losses:?}");
+    let (still, dropless) = (model.trainer(&plan, 2).evaluate(&tokens, &targets), {
+        let without = crate::model("gpt2-tiny");
+        let plan = without.plan(&with_adamw(false), 4, 32);
+        let result = without.trainer(&plan, 2).evaluate(&tokens, &targets);
+        result.expect("a valid batch")
+    });
+    assert_eq!(still.expect("a valid batch"), dropless);
+}
+
+#[test]
+fn bf16_products_stay_close_and_keep_the_promises_about_bits() {
+    for name in ["gpt2-tiny", "llama-tiny"] {
+        let model = model(name);
+        let (tokens, targets) = larger_batch();
+        let mut results = Vec::new();
+        for (accumulate, slots, parts, threads) in [(false, 4, 1, 1), (false, 4, 1, 2), (true, 2, 2, 2)] {
+            let plan = model.plan(&Training { bf16: true, ..with_adamw(accumulate) }, slots, 32);
+            let mut trainer = model.trainer(&plan, threads);
+            let steps = ten_steps(&mut trainer, &tokens, &targets, parts);
+            results.push((steps, snapshot(&trainer)));
+        }
+        assert!(results.iter().all(|r| *r == results[0]), "{name}: bits depend on threads or micro-batches");
+        let plan = model.plan(&with_adamw(false), 4, 32);
+        let exact = ten_steps(&mut model.trainer(&plan, 2), &tokens, &targets, 1);
+        for ((loss, _), (want, _)) in results[0].0.iter().zip(&exact) {
+            assert!((loss / want - 1.0).abs() < 0.01 && loss != want, "{name}: {loss} in bf16, {want} in f32");
+        }
+    }
+}
+
+#[test]
+fn adapters_train_while_the_base_is_frozen() {
+    for (name, modules) in [("gpt2-tiny", vec!["c_attn".to_string(), "mlp.c_proj".into()]), ("llama-tiny", Vec::new())]
+    {
+        let base = model(name);
+        let lora = Lora { rank: 4, alpha: 8.0, modules: modules.clone() };
+        let graph = lora::attach(&base.graph, &lora).expect("adapters fit");
+        let adapted = Model { graph, ..model(name) };
+        let (tokens, targets) = base.batch();
+        let base_plan = base.plan(&with_adamw(false), 2, 16);
+        let before = base.trainer(&base_plan, 2).evaluate(&tokens, &targets).expect("a valid batch");
+        let plan = adapted.plan(&with_adamw(false), 2, 16);
+        let mut trainer = adapted.trainer(&plan, 2);
+        assert_eq!(trainer.evaluate(&tokens, &targets).expect("a valid batch"), before, "B = 0 changes nothing");
+        ten_steps(&mut trainer, &tokens, &targets, 1);
+        let after = trainer.evaluate(&tokens, &targets).expect("a valid batch");
+        assert!(after.0 < 0.98 * before.0, "{name}: {} after ten steps, {} before", after.0, before.0);
+        let mut adapters = 0;
+        let untouched = base.trainer(&base_plan, 1);
+        for parameter in trainer.parameters() {
+            match untouched.parameter(parameter) {
+                Some(values) => assert_eq!(trainer.parameter(parameter).expect("a parameter"), values, "{parameter}"),
+                None => adapters += 1,
+            }
+            assert_eq!(trainer.moments(parameter).is_some(), untouched.parameter(parameter).is_none(), "{parameter}");
+        }
+        assert_eq!(adapters, if modules.is_empty() { 2 * 2 * 7 } else { 2 * 2 * 2 });
+        assert!(plan.totals.persistent < base_plan.totals.persistent / 2);
+    }
+    let unknown = Lora { rank: 4, alpha: 8.0, modules: vec!["nothing".into()] };
+    assert!(lora::attach(&model("gpt2-tiny").graph, &unknown).is_err());
 }
 
 #[test]

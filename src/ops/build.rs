@@ -245,22 +245,23 @@ impl GradBuilder<'_> {
             return Ok(saved);
         }
         let attrs = node.attrs.clone().with(attr, Attr::Bool(true));
-        self.extend_forward(attrs, None)?;
+        self.extend_forward(attrs, None, "saved")?;
         Ok(self.output(output))
     }
 
-    /// Changes the attributes of the forward node and appends an operand, and adds the outputs that it has then beyond those it had.
+    /// Changes the attributes of the forward node and appends an operand, and adds the outputs that it has then beyond those it had;
+    /// their names end in `suffix`.
     ///
     /// # Errors
     /// What the op's shape rule refuses.
-    pub fn extend_forward(&mut self, attrs: Attrs, operand: Option<TensorId>) -> Result<(), String> {
+    pub fn extend_forward(&mut self, attrs: Attrs, operand: Option<TensorId>, suffix: &str) -> Result<(), String> {
         let (id, node) = (self.node, self.graph.node(self.node));
         let mut operands = node.operands.clone();
         operands.extend(operand);
         let types: Vec<TensorType> = operands.iter().map(|&t| self.graph.ty(t).clone()).collect();
         let op = find(&node.op).ok_or_else(|| unknown(&node.op))?;
         let outputs = op.infer(&attrs, &types)?;
-        let (name, first) = (format!("{}.saved", node.name), node.outputs.len());
+        let (name, first) = (format!("{}.{suffix}", node.name), node.outputs.len());
         for ty in outputs.into_iter().skip(first) {
             let name = unique_name(self.graph, &name);
             let t = self.graph.add_tensor(name, ty, TensorKind::Value(id));

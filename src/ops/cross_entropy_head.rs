@@ -105,7 +105,7 @@ impl Op for CrossEntropyHead {
         let weight = g.wants[1];
         let existing = g.take_existing(1).filter(|_| weight);
         let attrs = g.attrs().with("gradients", Attr::Bool(true)).with("weight_gradient", Attr::Bool(weight));
-        g.extend_forward(attrs, existing)?;
+        g.extend_forward(attrs, existing, "gradient")?;
         let mut grads = vec![None; g.forward().operands.len()];
         grads[0] = Some(g.output(1));
         grads[1] = weight.then(|| g.output(2));

@@ -27,6 +27,7 @@ mod product;
 mod rms_norm;
 mod rope;
 mod rule;
+mod scale;
 mod silu;
 mod tiling;
 
@@ -216,6 +217,7 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &silu::SiluDInput,
         &mul::Mul,
         &add::Add,
+        &scale::Scale,
         &dropout::DropoutOp,
         &cross_entropy_head::CrossEntropyHead,
         &merge_gradients::MergeGradients,

@@ -38,16 +38,15 @@ pub fn attach(graph: &Graph) -> Result<Graph> {
         node.operands.extend([hyper_input, counters]);
         node.attrs.set("node", Attr::Int(number as i64));
     }
-    let layout = attrs.get("layout").cloned().unwrap_or(Attr::Str("out_in".into()));
+    let mut of_head = Attrs::new();
+    for name in ["layout", "precision"] {
+        if let Some(value) = attrs.get(name) {
+            of_head.set(name, value.clone());
+        }
+    }
     let op = ops::find("cross_entropy_head").expect("the op is in the registry");
-    let losses = ops::build::add(
-        &mut out,
-        op,
-        name + ".loss",
-        vec![x, weight, targets, hyper_input],
-        Attrs::new().with("layout", layout),
-        Section::Forward,
-    );
+    let losses =
+        ops::build::add(&mut out, op, name + ".loss", vec![x, weight, targets, hyper_input], of_head, Section::Forward);
     let losses = losses.map_err(|e| refuse(&e))?[0];
     out.outputs = vec![(LOSSES.to_string(), losses)];
     let all: Vec<NodeId> = out.node_ids().filter(|&n| n != head).collect();

@@ -3,7 +3,9 @@
 pub mod alias;
 pub mod autodiff;
 pub mod dead_code;
+pub mod dropout;
 pub mod fuse;
+pub mod lora;
 pub mod loss;
 pub mod optimizer;
 pub mod rows;
@@ -45,6 +47,8 @@ pub struct Training {
     /// Gradients stay readable after the step as results `grad.NAME`. With accumulation the optimiser zeroes them, so that they are
     /// readable before it only, as states.
     pub keep_gradients: bool,
+    /// Factors of matrix products are rounded to bf16; sums, parameters and everything else stay f32.
+    pub bf16: bool,
 }
 
 /// Makes a training graph of a graph that gives logits: loss, gradients, optimiser. Compile the result with [`Mode::Train`].
@@ -53,7 +57,11 @@ pub struct Training {
 /// What a pass refuses.
 pub fn train(graph: &Graph, training: &Training) -> Result<Graph> {
     let accumulation = if training.accumulate { autodiff::Accumulation::On } else { autodiff::Accumulation::Off };
-    let mut graph = autodiff::differentiate(loss::attach(graph)?, accumulation)?;
+    let mut graph = graph.clone();
+    if training.bf16 {
+        graph = storage::round_products(graph);
+    }
+    let mut graph = autodiff::differentiate(loss::attach(&graph)?, accumulation)?;
     if let Some(adamw) = &training.optimizer {
         graph = optimizer::attach(graph, adamw, training.accumulate)?;
     }
@@ -75,6 +83,7 @@ pub fn lower(graph: Graph, mode: Mode, fusions: Fusions) -> Result<Graph> {
     let fusions = if mode == Mode::Infer(Layout::Compact) { fusions } else { Fusions::NONE };
     let passes: Vec<Pass> = vec![
         ("dead code", Box::new(|g| Ok(dead_code::eliminate(&g)))),
+        ("dropout", Box::new(move |g| Ok(if mode == Mode::Train { g } else { dropout::remove(g) }))),
         ("fusion", Box::new(move |g| Ok(fuse::fuse(g, fusions)))),
         ("storage", Box::new(move |g| Ok(storage::assign(g, mode)))),
         ("rows", Box::new(move |g| rows::assign(g, mode))),

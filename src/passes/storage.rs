@@ -1,4 +1,5 @@
-//! Says how the executor holds the weights of `linear`: packed for inference, as the checkpoint stores them for training.
+//! Says how the executor holds the weights of `linear` (packed for inference, as the checkpoint stores them for training), and to what
+//! products round their factors.
 
 use super::Mode;
 use crate::graph::{Attr, Graph};
@@ -9,6 +10,14 @@ pub fn assign(mut graph: Graph, mode: Mode) -> Graph {
         for node in graph.nodes.iter_mut().filter(|n| n.op == "linear") {
             node.attrs.set("storage", Attr::Str("plain".into()));
         }
+    }
+    graph
+}
+
+/// Rounds the factors of all products to bf16. Runs before differentiation, which carries it over.
+pub fn round_products(mut graph: Graph) -> Graph {
+    for node in graph.nodes.iter_mut().filter(|n| n.op == "linear") {
+        node.attrs.set("precision", Attr::Str("bf16".into()));
     }
     graph
 }

@@ -196,6 +196,8 @@ fn kind_of(graph: &Graph, t: TensorId) -> BufferKind {
     }
     match node.section {
         _ if node.recomputed => BufferKind::Recomputed,
+        // The head computes its weight's gradient while it has the logits.
+        Section::Forward if tensor.ty.extent == RowExtent::Fixed => BufferKind::ParameterGradient,
         Section::Forward => {
             let saved = graph.nodes.iter().any(|r| r.section != Section::Forward && r.operands.contains(&t));
             if saved { BufferKind::Saved } else { BufferKind::Activation }
