@@ -1,6 +1,7 @@
 //! `staticgrad bench`: speed against the limits that the machine shows in the same run.
 
 use super::ThreadArgs;
+use super::ladder;
 use super::model::{Model, ModelArgs};
 use super::output::line;
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum)]
     what: What,
     /// The model, for prefill and decode.
-    #[arg(long, value_name = "PATH", required_if_eq_any([("what", "prefill"), ("what", "decode")]))]
+    #[arg(long, value_name = "PATH", required_if_eq_any([("what", "prefill"), ("what", "decode"), ("what", "ladder")]))]
     model: Option<std::path::PathBuf>,
     /// Weights for a plan that holds none.
     #[arg(long, value_name = "PATH")]
@@ -31,7 +32,10 @@ pub struct BenchArgs {
     /// Types of the weights in memory.
     #[arg(long, value_name = "TYPE", default_value = "native")]
     weights_type: String,
-    /// Rows of the prompt for prefill; position of the first token for decode.
+    /// Draw the ladder as SVG.
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<std::path::PathBuf>,
+    /// Rows of the prompt for prefill; position of the first token for decode; tokens of the ladder.
     #[arg(long, value_name = "N")]
     rows: Option<usize>,
     /// Repetitions.
@@ -49,6 +53,7 @@ enum What {
     Roofline,
     Prefill,
     Decode,
+    Ladder,
 }
 
 /// One measured line.
@@ -96,18 +101,29 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             Ok(())
         }
         (_, None) => Err(Error::Usage("--model PATH is missing".into())),
+        (What::Ladder, Some(path)) => {
+            let rows = args.rows.unwrap_or(LADDER_TOKENS);
+            ladder::run(&model_args(args, path), threads, rows, args.json, args.chart.as_deref())
+        }
         (What::Prefill, Some(path)) => prefill(args, &open(args, path)?, threads),
         (What::Decode, Some(path)) => decode(args, &open(args, path)?, threads),
     }
 }
 
-fn open(args: &BenchArgs, path: &std::path::Path) -> Result<Model> {
-    Model::open(&ModelArgs {
+/// Tokens of the published ablation.
+const LADDER_TOKENS: usize = 200;
+
+fn model_args(args: &BenchArgs, path: &std::path::Path) -> ModelArgs {
+    ModelArgs {
         model: path.to_path_buf(),
         weights: args.weights.clone(),
         weights_type: args.weights_type.clone(),
         set: Vec::new(),
-    })
+    }
+}
+
+fn open(args: &BenchArgs, path: &std::path::Path) -> Result<Model> {
+    Model::open(&model_args(args, path))
 }
 
 fn roofline(args: &BenchArgs, threads: usize) {

@@ -5,7 +5,8 @@ use super::output::{bytes, line};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
-use crate::passes::{Fusions, Layout, Mode, lower};
+use crate::passes::optimizer::AdamW;
+use crate::passes::{Fusions, Layout, Mode, Training, lower, train};
 use crate::plan::{Plan, compile_with, file};
 use crate::spec;
 use crate::weights::{Checkpoint, ParamStore, WeightsType};
@@ -36,6 +37,9 @@ pub struct CompileArgs {
     /// What an inference plan keeps: compact keeps what later rows read, full keeps every activation.
     #[arg(long, value_enum, default_value_t = PlanLayout::Compact)]
     layout: PlanLayout,
+    /// Keep gradients over several micro-batches (training).
+    #[arg(long)]
+    accumulate: bool,
     /// A named size of the spec.
     #[arg(long, value_name = "NAME")]
     size: Option<String>,
@@ -109,6 +113,14 @@ pub fn run(args: &CompileArgs) -> Result<()> {
             )));
         }
     }
+    let graph = match args.mode {
+        PlanMode::Infer => graph,
+        PlanMode::Train => {
+            let training =
+                Training { accumulate: args.accumulate, optimizer: Some(AdamW::default()), keep_gradients: false };
+            train(&graph, &training)?
+        }
+    };
     if let Some(emit) = args.emit {
         let graph = match emit {
             Emit::Graph => graph,
@@ -146,12 +158,25 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         Some(weights) => {
             let checkpoint = Checkpoint::open(weights, &[])?;
             let store = ParamStore::load(&plan.graph, &checkpoint, WeightsType::from_name(&args.weights_type)?)?;
-            file::save_with_weights(output, &plan, store.entries(), store.bytes())?;
+            let text = checkpoint.tokenizer_metadata()?;
+            file::save_with_weights(output, &plan, store.entries(), store.bytes(), &text)?;
             line(&format!("weights {} ({} B)", bytes(store.bytes().len() as u64), store.bytes().len()));
         }
     }
     line(&format!("wrote {}", output.display()));
     Ok(())
+}
+
+/// Bytes of each kind of buffer, in the order of first appearance.
+fn by_kind(plan: &Plan) -> Vec<(&'static str, u64, usize)> {
+    let mut kinds: Vec<(&'static str, u64, usize)> = Vec::new();
+    for b in &plan.buffers {
+        match kinds.iter_mut().find(|(name, ..)| *name == b.kind.name()) {
+            Some((_, size, count)) => (*size, *count) = (*size + b.size, *count + 1),
+            None => kinds.push((b.kind.name(), b.size, 1)),
+        }
+    }
+    kinds
 }
 
 fn report(plan: &Plan) {
@@ -174,6 +199,9 @@ fn report(plan: &Plan) {
         ("arena, one worker", t.arena(1)),
     ] {
         line(&format!("  {what:<20} {n:>14} B  {}", bytes(n)));
+    }
+    for (name, size, count) in by_kind(plan) {
+        line(&format!("    {name:<20} {size:>12} B in {count} buffers, before they share memory"));
     }
     line(&format!("  fragmentation        {:>14.3} %", 100.0 * t.fragmentation()));
 }

@@ -3,8 +3,10 @@
 mod bench;
 mod compile;
 mod eval;
+mod ladder;
 mod model;
 mod output;
+mod profile;
 mod run;
 
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@ use crate::passes::{Layout, Mode};
 use crate::plan::{Plan, compile, container, file};
 use crate::spec;
 use crate::text::Tokenizer;
-use crate::weights::{Checkpoint, ConstValue, ModelConfig, ParamStore, WeightsType};
+use crate::weights::{Checkpoint, ConstValue, GgufTokenizer, ModelConfig, ParamStore, WeightsType};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -129,6 +129,11 @@ impl Model {
         Ok(Model { source: Source::Plan { plan, weights }, path, weights_type })
     }
 
+    /// Whether `--model` is a compiled plan.
+    pub fn is_plan(&self) -> bool {
+        matches!(self.source, Source::Plan { .. })
+    }
+
     /// The graph, before or after lowering.
     pub fn graph(&self) -> &Graph {
         match &self.source {
@@ -169,7 +174,10 @@ impl Model {
             | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
                 Tokenizer::for_checkpoint(checkpoint)
             }
-            Source::Plan { .. } => Tokenizer::for_vocab_size(self.dim("V")?),
+            Source::Plan { .. } => match file::load_text::<Option<GgufTokenizer>>(&self.path)?.flatten() {
+                Some(metadata) => Tokenizer::from_gguf(&self.path.display().to_string(), &metadata),
+                None => Tokenizer::for_vocab_size(self.dim("V")?),
+            },
         }
     }
 

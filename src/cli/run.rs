@@ -3,6 +3,7 @@
 use super::ThreadArgs;
 use super::model::{Model, ModelArgs};
 use super::output::bytes;
+use super::profile;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::ops::Capacity;
@@ -34,6 +35,9 @@ pub struct RunArgs {
     /// Seed of the sampler: the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Print time, arithmetic and traffic per kind of op; with a file name, write a trace that Perfetto opens too.
+    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, default_missing_value = "")]
+    profile: Option<String>,
     #[command(flatten)]
     threads: ThreadArgs,
 }
@@ -68,6 +72,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut sampler = Sampler::new(options, session.vocabulary())?;
     let loaded = started.elapsed();
 
+    if let Some(trace) = &args.profile {
+        session.executor_mut().set_profile(true, !trace.is_empty());
+    }
     let mut out = Stream::new(&tokenizer);
     out.text(&args.prompt)?;
     let clock = Instant::now();
@@ -106,6 +113,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
         bytes(store.bytes().len() as u64),
         store.bytes().len(),
     );
+    if let Some(trace) = &args.profile {
+        let last = session.valid_rows(0);
+        let decoded = last - prompt.len();
+        let calls = [(prompt.len(), 1, prompt.len(), 1), (1, 1, prompt.len() + decoded / 2, decoded)];
+        eprint!("{}", profile::table(session.executor(), &store, &calls));
+        if !trace.is_empty() {
+            profile::write_trace(session.executor(), trace.as_ref())?;
+        }
+    }
     Ok(())
 }
 

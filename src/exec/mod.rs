@@ -8,7 +8,7 @@ mod trainer;
 pub mod workers;
 
 pub use arena::Arena;
-pub use profile::NodeTime;
+pub use profile::{NodeTime, PhaseTime};
 pub use session::Session;
 pub use trainer::{Trainer, Update};
 

@@ -93,18 +93,40 @@ pub fn save(path: &Path, plan: &Plan) -> Result<()> {
     container::write(path, vec![section(plan)])
 }
 
-/// Writes a plan with packed weights: `index` is the directory of `weights`, any serialisable list.
+/// Writes a plan with packed weights: `index` is the directory of `weights` and `text` the tokenizer, any serialisable values.
 ///
 /// # Errors
 /// What the system reports; the file is then untouched.
-pub fn save_with_weights<T: Serialize>(path: &Path, plan: &Plan, index: &[T], weights: &[u8]) -> Result<()> {
+pub fn save_with_weights<T: Serialize, X: Serialize>(
+    path: &Path,
+    plan: &Plan,
+    index: &[T],
+    weights: &[u8],
+    text: &X,
+) -> Result<()> {
     let fail = |e| Error::io(path, "write", e);
     let index = serde_json::to_vec(index).expect("an index has no values that JSON cannot hold");
     let index_section: SectionSource =
         (SectionKind::WeightIndex, index.len() as u64, Box::new(|w| w.write_all(&index).map_err(fail)));
     let weight_section: SectionSource =
         (SectionKind::Weights, weights.len() as u64, Box::new(|w| w.write_all(weights).map_err(fail)));
-    container::write(path, vec![section(plan), index_section, weight_section])
+    let text = serde_json::to_vec(text).expect("a tokenizer has no values that JSON cannot hold");
+    let text_section: SectionSource =
+        (SectionKind::Text, text.len() as u64, Box::new(|w| w.write_all(&text).map_err(fail)));
+    container::write(path, vec![section(plan), index_section, text_section, weight_section])
+}
+
+/// The value of the text section, if the file has one.
+///
+/// # Errors
+/// Damage, by byte offset.
+pub fn load_text<X: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<X>> {
+    let file = container::map(path)?;
+    let sections = container::read_header(path, &file)?;
+    let Some(section) = find_section(&sections, SectionKind::Text) else { return Ok(None) };
+    serde_json::from_slice(section.bytes(path, &file)?).map(Some).map_err(|e| {
+        Error::file_at(path, section.offset as u64, format!("has a malformed tokenizer: {e}; compile it again"))
+    })
 }
 
 /// The section of packed weights and its directory, if the file has them. The directory's checksum is compared.

@@ -114,6 +114,14 @@ impl Checkpoint {
         &self.config
     }
 
+    /// The tokenizer as GGUF metadata, to embed in a compiled model; `None` when the checkpoint brings none.
+    ///
+    /// # Errors
+    /// Tokenizer files that cannot be read or have no such form.
+    pub fn tokenizer_metadata(&self) -> Result<Option<super::GgufTokenizer>> {
+        super::tokenizer_json::as_gguf(&self.tokenizer, &self.config)
+    }
+
     /// What to build the tokenizer from.
     pub fn tokenizer(&self) -> &TokenizerSource {
         &self.tokenizer

@@ -1,5 +1,6 @@
 //! What a checkpoint brings to build its tokenizer from.
 
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where the tokenizer of a checkpoint is.
@@ -28,7 +29,7 @@ pub enum TokenizerSource {
 }
 
 /// The `tokenizer.ggml.*` metadata of a GGUF file.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GgufTokenizer {
     /// `tokenizer.ggml.model`: `gpt2` for byte-level BPE, `llama` for SentencePiece.
     pub model: String,
