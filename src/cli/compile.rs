@@ -117,7 +117,7 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         PlanMode::Infer => graph,
         PlanMode::Train => {
             let training =
-                Training { accumulate: args.accumulate, optimizer: Some(AdamW::default()), keep_gradients: false };
+                Training { accumulate: args.accumulate, optimizer: Some(AdamW::default()), ..Training::default() };
             train(&graph, &training)?
         }
     };
