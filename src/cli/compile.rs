@@ -96,6 +96,12 @@ fn source_graph(args: &CompileArgs) -> Result<Graph> {
 
 /// Runs the command.
 pub fn run(args: &CompileArgs) -> Result<()> {
+    let counts = [("--rows", args.rows), ("--step-rows", args.step_rows), ("--wanted-rows", args.wanted_rows)];
+    for (flag, count) in counts.into_iter().chain([("--slots", Some(args.slots))]) {
+        if count == Some(0) {
+            return Err(Error::Usage(format!("{flag} 0: must be at least 1")));
+        }
+    }
     let graph = source_graph(args)?;
     let mode = match (args.mode, args.layout) {
         (PlanMode::Train, _) => Mode::Train,

@@ -24,12 +24,15 @@ pub struct EvalArgs {
     /// Gets `logits` f32 [B, S, V] and, with targets, `loss` f32 [1].
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Rows that one call computes.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    step_rows: usize,
+    /// Rows that one call computes [default: 128, or what a plan computes].
+    #[arg(long, value_name = "N")]
+    step_rows: Option<usize>,
     #[command(flatten)]
     threads: ThreadArgs,
 }
+
+/// Rows of a call when neither the command line nor a plan says.
+const STEP_ROWS: usize = 128;
 
 /// Tokens of `B` sequences of `S`.
 pub struct Batch {
@@ -87,8 +90,8 @@ pub fn cross_entropy(logits: &[f32], target: usize) -> f64 {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    if args.step_rows == 0 {
-        return Err(Error::Usage("--step-rows must be at least 1".into()));
+    if args.step_rows == Some(0) {
+        return Err(Error::Usage("--step-rows 0: must be at least 1".into()));
     }
     let batch = Batch::read(&args.tokens)?;
     let model = Model::open(&args.model)?;
@@ -99,7 +102,18 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             batch.length
         )));
     }
-    let step_rows = args.step_rows.min(batch.length);
+    let step_rows = match (args.step_rows, model.capacity()) {
+        (Some(n), Some(c)) if n > c.step_rows => {
+            return Err(Error::Request(format!(
+                "--step-rows {n} exceeds the {} rows that the plan computes in a call; lower it, or compile with --step-rows {n}",
+                c.step_rows
+            )));
+        }
+        (Some(n), _) => n,
+        (None, Some(c)) => c.step_rows,
+        (None, None) => STEP_ROWS,
+    };
+    let step_rows = step_rows.min(batch.length);
     let plan = model.plan(Capacity { slots: 1, context: batch.length, step_rows, wanted_rows: step_rows })?;
     let store = model.store(&plan)?;
     let mut session = Session::new(&plan, args.threads.count()?, &|name| store.get(name))?;

@@ -12,6 +12,7 @@ mod run;
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// A static-graph compiler for GPT-class transformers on CPUs.
@@ -70,7 +71,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("staticgrad: {error}");
+            // Standard error may be a closed pipe: then the exit code alone tells.
+            let _ = writeln!(std::io::stderr(), "staticgrad: {error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -164,6 +164,14 @@ impl Model {
         }
     }
 
+    /// Capacity of a compiled plan; `None` when the plan is made to measure.
+    pub fn capacity(&self) -> Option<Capacity> {
+        match &self.source {
+            Source::Checkpoint { .. } => None,
+            Source::Plan { plan, .. } => Some(plan.capacity),
+        }
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
