@@ -205,8 +205,8 @@ fn requests_that_cannot_be_served() {
     let output = bench.run_words(&empty);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("the prompt is empty"));
-    bench.refuses("run --model model hi --temperature=-1", 1, &["temperature"]);
-    bench.refuses("run --model model hi --top-p 0", 1, &["top"]);
+    bench.refuses("run --model model hi --temperature=-1", 2, &["temperature"]);
+    bench.refuses("run --model model hi --top-p 0", 2, &["top"]);
     bench.refuses(&format!("run --model {} hi", fixture("gpt2-tiny")), 1, &["tokenizer", "97", "tokenizer.json"]);
     // Destinations that cannot be written.
     let eval = "eval --model model --tokens in.safetensors --out";
