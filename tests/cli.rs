@@ -212,7 +212,7 @@ fn requests_that_cannot_be_served() {
     let eval = "eval --model model --tokens in.safetensors --out";
     bench.refuses(&format!("{eval} nowhere/out.safetensors"), 1, &["nowhere/out.safetensors", "cannot write"]);
     bench.refuses(&format!("{eval} model"), 1, &["model", "is a directory"]);
-    bench.refuses("compile model -o nowhere/m.plan", 1, &["nowhere/m.plan", "cannot write"]);
+    bench.refuses("compile model -o nowhere/m.plan", 1, &["nowhere/m.plan", "cannot create"]);
 }
 
 #[test]
