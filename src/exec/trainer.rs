@@ -224,13 +224,18 @@ impl<'p> Trainer<'p> {
         Ok((sum_rows(losses, 0, 0.0), count_targets(targets)))
     }
 
-    /// Clips and applies the gradients of the step's micro-batches.
-    pub fn update(&mut self, update: &Update) {
+    /// Sets what the next update needs. Plans with the optimiser inside backward read it during [`Trainer::micro_step`]; call this first.
+    pub fn prepare_update(&mut self, update: &Update) {
         let max_norm = update.max_norm.unwrap_or(0.0) as f32;
         self.set_hyper(&[(hyper::LEARNING_RATE, update.learning_rate as f32), (hyper::MAX_NORM, max_norm)]);
         if let Some(counters) = self.counters {
             self.executor.tensor_mut::<i32>(counters)[hyper::STEP] = update.step as i32;
         }
+    }
+
+    /// Clips and applies the gradients of the step's micro-batches.
+    pub fn update(&mut self, update: &Update) {
+        self.prepare_update(update);
         self.executor.execute(self.update.clone());
     }
 

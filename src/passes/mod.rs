@@ -5,9 +5,11 @@ pub mod autodiff;
 pub mod dead_code;
 pub mod dropout;
 pub mod fuse;
+pub mod fuse_optimizer;
 pub mod lora;
 pub mod loss;
 pub mod optimizer;
+pub mod recompute;
 pub mod rows;
 pub mod storage;
 

@@ -2,6 +2,7 @@
 //!
 //! Offsets and sizes are bytes everywhere. The arena is `[persistent | transient | scratch of each worker]`.
 
+pub mod budget;
 pub mod buffers;
 pub mod container;
 pub mod file;

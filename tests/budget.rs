@@ -1,0 +1,108 @@
+//! Memory budgets: plans get smaller, arithmetic grows, loss and gradients keep their bits.
+
+mod common;
+
+use staticgrad::exec::Trainer;
+use staticgrad::ops::Capacity;
+use staticgrad::passes::optimizer::AdamW;
+use staticgrad::passes::{Mode, Training, recompute, train};
+use staticgrad::plan::{budget, compile};
+use staticgrad::spec;
+
+fn sets(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+}
+
+fn graph(model: &str, training: &Training) -> staticgrad::graph::Graph {
+    let sets = sets(&[("V", "97"), ("T", "32"), ("C", "32"), ("H", "4"), ("L", "3")]);
+    let extra = if model == "llama" { self::sets(&[("KV", "2"), ("F", "48")]) } else { Vec::new() };
+    let source = spec::builtin(model).expect("built in");
+    let graph = spec::compile(&source, &[sets, extra].concat(), None).expect("compiles");
+    train(&graph, training).expect("differentiates")
+}
+
+const CAPACITY: Capacity = Capacity { slots: 2, context: 32, step_rows: 64, wanted_rows: 64 };
+
+/// Bits of loss and of all gradients of one step.
+fn step(plan: &staticgrad::plan::Plan) -> Vec<u32> {
+    let mut trainer = Trainer::new(plan, 2).expect("starts");
+    let names: Vec<String> = trainer.parameters().map(str::to_string).collect();
+    for (p, name) in names.iter().enumerate() {
+        let values = trainer.parameter_mut(name).expect("a parameter");
+        values.iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 37 + p * 101) as f32).sin() * 0.2 + 0.05);
+    }
+    let tokens: Vec<i32> = (0..64).map(|i| (i * 13 + i * i) % 97).collect();
+    let targets: Vec<i32> = (0..64).map(|i| (i * 17 + 3) % 97).collect();
+    trainer.begin(1);
+    trainer.micro_step(&tokens, &targets, 1.0 / 64.0).expect("fits");
+    let mut bits = vec![(trainer.loss() as f32).to_bits()];
+    for name in &names {
+        bits.extend(trainer.gradient(name).expect("kept").iter().map(|x| x.to_bits()));
+    }
+    bits
+}
+
+#[test]
+fn recomputation_does_not_change_a_bit() {
+    for model in ["gpt2", "llama"] {
+        let training = Training { keep_gradients: true, ..Training::default() };
+        let graph = graph(model, &training);
+        let whole = compile(graph.clone(), Mode::Train, CAPACITY).expect("plans");
+        let expected = step(&whole);
+        let blocks = recompute::blocks(&graph);
+        assert!(blocks.len() >= 2, "{model}: {} blocks", blocks.len());
+        let cheap = recompute::cheap_nodes(&graph);
+        let all: Vec<_> = blocks.concat();
+        for nodes in [cheap, blocks[0].clone(), all] {
+            let plan = compile(recompute::recompute(&graph, &nodes), Mode::Train, CAPACITY).expect("plans");
+            assert!(plan.graph.nodes.iter().any(|n| n.recomputed));
+            assert!(step(&plan) == expected, "{model}: {} recomputed nodes", nodes.len());
+        }
+    }
+}
+
+#[test]
+fn smaller_budgets_cost_more_arithmetic_and_the_impossible_is_explained() {
+    let training = Training { optimizer: Some(AdamW::default()), ..Training::default() };
+    let graph = graph("gpt2", &training);
+    let fit = |bytes| budget::fit(graph.clone(), CAPACITY, bytes, 1, false);
+    let roomy = fit(u64::MAX).expect("fits");
+    assert_eq!(roomy.choice.extra, 0.0);
+    let least = roomy.curve.iter().map(|c| c.bytes).min().expect("choices");
+    assert!(least < roomy.choice.bytes);
+    let tight = fit(least).expect("fits");
+    assert!(tight.choice.extra > 0.0 && tight.choice.bytes <= least);
+    let message = fit(1000).err().expect("too small").to_string();
+    assert!(message.contains("1000") && message.contains(&least.to_string()), "{message}");
+    let fused = budget::fit(graph.clone(), CAPACITY, u64::MAX, 1, true).expect("fits");
+    assert!(fused.choice.bytes < roomy.choice.bytes, "{} against {}", fused.choice.bytes, roomy.choice.bytes);
+}
+
+#[test]
+fn an_optimiser_inside_backward_updates_as_one_after_it() {
+    let training = Training { optimizer: Some(AdamW::default()), ..Training::default() };
+    let graph = graph("gpt2", &training);
+    let after = compile(graph.clone(), Mode::Train, CAPACITY).expect("plans");
+    let inside = budget::fit(graph, CAPACITY, u64::MAX, 1, true).expect("fits").plan;
+    let run = |plan: &staticgrad::plan::Plan| {
+        let mut trainer = Trainer::new(plan, 2).expect("starts");
+        let names: Vec<String> = trainer.parameters().map(str::to_string).collect();
+        for (p, name) in names.iter().enumerate() {
+            let values = trainer.parameter_mut(name).expect("a parameter");
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 37 + p * 101) as f32).sin() * 0.2 + 0.05);
+        }
+        let tokens: Vec<i32> = (0..64).map(|i| (i * 13 + i * i) % 97).collect();
+        for s in 1..=3 {
+            let update = staticgrad::exec::Update { step: s, learning_rate: 1e-3, max_norm: None };
+            trainer.begin(s);
+            trainer.prepare_update(&update);
+            trainer.micro_step(&tokens, &tokens, 1.0 / 64.0).expect("fits");
+            trainer.update(&update);
+        }
+        names
+            .iter()
+            .flat_map(|n| trainer.parameter(n).expect("there").iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    assert!(run(&after) == run(&inside));
+}
