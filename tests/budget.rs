@@ -49,7 +49,7 @@ fn recomputation_does_not_change_a_bit() {
         let graph = graph(model, &training);
         let whole = compile(graph.clone(), Mode::Train, CAPACITY).expect("plans");
         let expected = step(&whole);
-        let blocks = recompute::blocks(&graph);
+        let blocks = recompute::blocks(&graph, 1);
         assert!(blocks.len() >= 2, "{model}: {} blocks", blocks.len());
         let cheap = recompute::cheap_nodes(&graph);
         let all: Vec<_> = blocks.concat();
@@ -74,8 +74,6 @@ fn smaller_budgets_cost_more_arithmetic_and_the_impossible_is_explained() {
     assert!(tight.choice.extra > 0.0 && tight.choice.bytes <= least);
     let message = fit(1000).err().expect("too small").to_string();
     assert!(message.contains("1000") && message.contains(&least.to_string()), "{message}");
-    let fused = budget::fit(graph.clone(), CAPACITY, u64::MAX, 1, true).expect("fits");
-    assert!(fused.choice.bytes < roomy.choice.bytes, "{} against {}", fused.choice.bytes, roomy.choice.bytes);
 }
 
 #[test]
@@ -105,4 +103,21 @@ fn an_optimiser_inside_backward_updates_as_one_after_it() {
             .collect::<Vec<_>>()
     };
     assert!(run(&after) == run(&inside));
+}
+
+/// GPT-2 124M: what the budgets of the published sizes come to, in bytes beyond parameters and moments.
+#[test]
+fn gpt2_124m_fits_the_budgets_it_is_known_to_fit() {
+    let source = spec::builtin("gpt2").expect("built in");
+    let training = Training { optimizer: Some(AdamW::default()), ..Training::default() };
+    let graph = train(&spec::compile(&source, &[], None).expect("compiles"), &training).expect("differentiates");
+    let fit = |context: usize, mib: f64, fuse| {
+        let capacity = Capacity { slots: 4, context, step_rows: 4 * context, wanted_rows: 4 * context };
+        budget::fit(graph.clone(), capacity, (mib * 1048576.0) as u64, 1, fuse).map(|b| b.choice)
+    };
+    let cheap = fit(1024, 1792.0, false).expect("1.75 GiB without a matrix product recomputed");
+    assert_eq!(cheap.name, "norms and activations");
+    assert!(fit(1024, 716.8, false).expect("0.70 GiB").extra <= 0.18);
+    assert_eq!(fit(64, 480.0, false).expect("480 MiB").extra, 0.0);
+    assert!(fit(64, 190.0, true).expect("190 MiB with the optimiser inside backward").extra <= 0.18);
 }

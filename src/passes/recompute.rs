@@ -18,11 +18,10 @@ fn is_forward(graph: &Graph, n: NodeId) -> bool {
     graph.node(n).section == Section::Forward
 }
 
-/// Forward nodes of each block between two points of the residual stream: a block starts after a tensor that every path passes.
-///
-/// The checkpoints are the tensors at which only one forward value is alive; each returned list can be recomputed from the
-/// checkpoint before it. The first and the last stretch (embedding, head) are left out.
-pub fn blocks(graph: &Graph) -> Vec<Vec<NodeId>> {
+/// Forward nodes of each block between two checkpoints. A checkpoint is a forward value that every path passes (the residual stream between
+/// two layers of additions); it is kept, so its own node is in no block. Each block holds the nodes of `stride` such stretches; the
+/// first and the last stretch (embedding, head) are left out.
+pub fn blocks(graph: &Graph, stride: usize) -> Vec<Vec<NodeId>> {
     let forward: Vec<NodeId> = graph.node_ids().filter(|&n| is_forward(graph, n)).collect();
     // Last forward reader of each value, as a position in `forward`.
     let mut last = vec![0usize; graph.tensors.len()];
@@ -39,7 +38,8 @@ pub fn blocks(graph: &Graph) -> Vec<Vec<NodeId>> {
             cuts.push(i);
         }
     }
-    cuts.windows(2).map(|w| forward[w[0] + 1..=w[1]].to_vec()).collect()
+    let ends: Vec<usize> = cuts.iter().copied().step_by(stride.max(1)).collect();
+    ends.windows(2).map(|w| forward[w[0] + 1..w[1]].to_vec()).filter(|block| !block.is_empty()).collect()
 }
 
 /// The graph in which backward recomputes the results of `nodes` (forward nodes) that it reads.

@@ -46,7 +46,37 @@ fn extra(graph: &Graph, capacity: &Capacity) -> f64 {
             graph.node_ids().filter(|&n| graph.node(n).recomputed == again && graph.node(n).section != Section::Update);
         part.map(|n| flops(graph, n, capacity)).sum::<f64>()
     };
-    sum(true) / sum(false).max(1.0)
+    sum(true).max(0.0) / sum(false).max(1.0)
+}
+
+/// Most counts of blocks that are tried, so that the answer comes at once for deep models too.
+const COUNTS: usize = 12;
+
+/// What may be recomputed, in words and as nodes: nothing, cheap ops, those and more and more blocks, those and coarser blocks.
+fn candidates(graph: &Graph) -> Vec<(String, Vec<NodeId>)> {
+    let cheap = recompute::cheap_nodes(graph);
+    let with_cheap = |blocks: &[Vec<NodeId>]| {
+        let mut nodes: Vec<NodeId> = blocks.iter().flatten().chain(&cheap).copied().collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    };
+    let mut candidates =
+        vec![("keep everything".to_string(), Vec::new()), ("norms and activations".to_string(), cheap.clone())];
+    let blocks = recompute::blocks(graph, 1);
+    let counts = COUNTS.min(blocks.len());
+    for i in 1..=counts {
+        // Early blocks first: their activations would be kept longest.
+        let k = i * blocks.len() / counts;
+        candidates.push((format!("norms and activations, {k} of {} blocks", blocks.len()), with_cheap(&blocks[..k])));
+    }
+    for stride in [2, 4] {
+        let coarse = recompute::blocks(graph, stride);
+        if !coarse.is_empty() {
+            candidates.push((format!("norms and activations, all blocks in groups of {stride}"), with_cheap(&coarse)));
+        }
+    }
+    candidates
 }
 
 /// Plans a training graph (the result of [`crate::passes::train`]) so that activations, gradients and the scratch of `workers` workers take
@@ -56,21 +86,10 @@ fn extra(graph: &Graph, capacity: &Capacity) -> f64 {
 /// When no choice fits: the smallest budget that would, and the largest buffer in the way.
 pub fn fit(graph: Graph, capacity: Capacity, budget: u64, workers: usize, fuse: bool) -> Result<Budgeted> {
     let graph = if fuse { fuse_optimizer::run(graph)? } else { graph };
-    let cheap = recompute::cheap_nodes(&graph);
-    let blocks = recompute::blocks(&graph);
-    let mut candidates =
-        vec![("keep everything".to_string(), Vec::new()), ("norms and activations".to_string(), cheap.clone())];
-    for k in 1..=blocks.len() {
-        // Early blocks first: their activations would be kept longest.
-        let mut nodes: Vec<NodeId> = blocks[..k].iter().flatten().copied().chain(cheap.iter().copied()).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        candidates.push((format!("norms and activations, {k} of {} blocks", blocks.len()), nodes));
-    }
     let mut curve = Vec::new();
     let mut best: Option<(Plan, Choice)> = None;
     let mut smallest: Option<(u64, String)> = None;
-    for (name, nodes) in candidates {
+    for (name, nodes) in candidates(&graph) {
         let lowered = recompute::recompute(&graph, &nodes);
         let extra = extra(&lowered, &capacity);
         let plan = compile(lowered, Mode::Train, capacity)?;
