@@ -36,6 +36,9 @@ use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
 pub use run::{Capacity, Kernel, Operands, RowSet, Scratch, Segment, Weight};
 
+/// Rows of the fixed tiles in which reductions over rows run; chunks and micro-batches are multiples of it.
+pub const ROW_TILE: usize = crate::kernels::reduce::ROW_TILE;
+
 /// Which rows of an operand an output row needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowDep {

@@ -39,7 +39,13 @@ pub fn blocks(graph: &Graph, stride: usize) -> Vec<Vec<NodeId>> {
         }
     }
     let ends: Vec<usize> = cuts.iter().copied().step_by(stride.max(1)).collect();
-    ends.windows(2).map(|w| forward[w[0] + 1..w[1]].to_vec()).filter(|block| !block.is_empty()).collect()
+    let readers = graph.readers();
+    let saved = |n: &NodeId| {
+        let mut readers = graph.node(*n).outputs.iter().flat_map(|t| &readers[t.index()]);
+        readers.any(|&(r, _)| graph.node(r).section == Section::Backward)
+    };
+    let stretches = ends.windows(2).map(|w| forward[w[0] + 1..w[1]].to_vec());
+    stretches.filter(|block| block.iter().any(saved)).collect()
 }
 
 /// The graph in which backward recomputes the results of `nodes` (forward nodes) that it reads.

@@ -2,7 +2,7 @@
 
 use super::{Plan, Totals, compile};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, RowSpace, Section};
+use crate::graph::{Attr, Graph, NodeId, RowSpace, Section};
 use crate::ops::{self, Capacity};
 use crate::passes::{Mode, fuse_optimizer, recompute};
 
@@ -52,6 +52,9 @@ fn extra(graph: &Graph, capacity: &Capacity) -> f64 {
 /// Most counts of blocks that are tried, so that the answer comes at once for deep models too.
 const COUNTS: usize = 12;
 
+/// Rows of the shortest chunk of logits: one tile of rows.
+const SMALLEST_CHUNK: i64 = crate::ops::ROW_TILE as i64;
+
 /// What may be recomputed, in words and as nodes: nothing, cheap ops, those and more and more blocks, those and coarser blocks.
 fn candidates(graph: &Graph) -> Vec<(String, Vec<NodeId>)> {
     let cheap = recompute::cheap_nodes(graph);
@@ -90,9 +93,16 @@ pub fn fit(graph: Graph, capacity: Capacity, budget: u64, workers: usize, fuse: 
     let mut best: Option<(Plan, Choice)> = None;
     let mut smallest: Option<(u64, String)> = None;
     for (name, nodes) in candidates(&graph) {
-        let lowered = recompute::recompute(&graph, &nodes);
+        let mut lowered = recompute::recompute(&graph, &nodes);
         let extra = extra(&lowered, &capacity);
-        let plan = compile(lowered, Mode::Train, capacity)?;
+        let mut plan = compile(lowered.clone(), Mode::Train, capacity)?;
+        if budgeted_bytes(&plan.totals, workers) > budget {
+            // Shorter chunks of logits give the same bits; they only cost speed.
+            lowered.nodes.iter_mut().filter(|n| n.op == "cross_entropy_head").for_each(|n| {
+                n.attrs.set("chunk_rows", Attr::Int(SMALLEST_CHUNK));
+            });
+            plan = compile(lowered, Mode::Train, capacity)?;
+        }
         let choice = Choice { name, bytes: budgeted_bytes(&plan.totals, workers), extra };
         if smallest.as_ref().is_none_or(|(bytes, _)| choice.bytes < *bytes) {
             let largest = plan.buffers.iter().filter(|b| !b.kind.is_persistent()).max_by_key(|b| b.size);
