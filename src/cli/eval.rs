@@ -65,7 +65,7 @@ impl Batch {
             Ok((t.shape().to_vec(), values))
         };
         let (shape, tokens) = read("tokens")?;
-        let targets = if tensors.names().iter().any(|n| *n == "targets") {
+        let targets = if tensors.names().contains(&"targets") {
             let (other, targets) = read("targets")?;
             if other != shape {
                 return Err(Error::file(

@@ -13,8 +13,11 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
+/// Whether a node starts to skip at a rung; the flag says that it computes the logits.
+type Joins = fn(&Node, bool) -> bool;
+
 /// The rungs in the published order: name, and the nodes that start to skip there.
-const RUNGS: [(&str, fn(&Node, bool) -> bool); 7] = [
+const RUNGS: [(&str, Joins); 7] = [
     ("nothing", |_, _| false),
     ("attention", |n, _| {
         !["linear", "gelu", "gelu_table", "silu", "mul", "add", "layer_norm", "rms_norm"].contains(&n.op.as_str())

@@ -37,13 +37,13 @@ pub struct Model {
 
 enum Source {
     /// A checkpoint; the plan is made to measure.
-    Checkpoint { graph: Box<Graph>, checkpoint: Checkpoint },
+    Checkpoint { graph: Box<Graph>, checkpoint: Box<Checkpoint> },
     /// A plan file, with a checkpoint beside it or weights inside.
     Plan { plan: Box<Plan>, weights: PlanWeights },
 }
 
 enum PlanWeights {
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
     Inside(crate::plan::container::Section, Vec<crate::weights::Entry>),
 }
 
@@ -109,7 +109,7 @@ impl Model {
             if args.weights.is_some() {
                 return Err(Error::Usage("--weights goes with a plan file as --model".into()));
             }
-            let checkpoint = Checkpoint::open(&path, &sets)?;
+            let checkpoint = Box::new(Checkpoint::open(&path, &sets)?);
             let graph = Box::new(graph_of(checkpoint.config(), &sets)?);
             return Ok(Model { source: Source::Checkpoint { graph, checkpoint }, path, weights_type });
         }
@@ -118,7 +118,7 @@ impl Model {
         }
         let plan = Box::new(file::load(&path)?);
         let weights = match &args.weights {
-            Some(weights) => PlanWeights::Checkpoint(Checkpoint::open(weights, &[])?),
+            Some(weights) => PlanWeights::Checkpoint(Box::new(Checkpoint::open(weights, &[])?)),
             None => {
                 let (section, entries) = file::load_weight_index(&path)?.ok_or_else(|| {
                     Error::Usage(format!("{} is a plan without weights; add --weights PATH", path.display()))

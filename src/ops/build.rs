@@ -70,10 +70,8 @@ pub fn call(graph: &mut Graph, call: Call<'_>) -> Result<Vec<TensorId>, String> 
     if !params.is_empty() {
         let path = call.path.ok_or_else(|| format!("{} needs a parameter path, such as h[i].ln_1", op.keyword()))?;
         for mut p in params {
-            if p.shape.rank() >= 2 {
-                if let Some(std) = init_std {
-                    p.init = crate::graph::Init::Normal(std);
-                }
+            if let Some(std) = init_std.filter(|_| p.shape.rank() >= 2) {
+                p.init = crate::graph::Init::Normal(std);
             }
             p.decay = decay.unwrap_or(p.decay);
             operands.push(parameter(graph, &format!("{path}.{}", p.suffix), p)?);
