@@ -5,12 +5,15 @@ use super::portfolio::Best;
 use super::problem::Problem;
 use super::search::{Answer, Search};
 
-/// Effort of a first run.
+/// Nodes of a first run, and nodes for each item if that is more: a run without a wrong choice takes one.
 const FIRST_LIMIT: u64 = 500;
+const FIRST_LIMIT_PER_ITEM: u64 = 3;
 /// Each round raises it by one part in so many.
 const GROWTH: u64 = 2;
 /// Strategies tried at the target in each round.
 const STRATEGIES: u64 = 9;
+/// How many times as many where meeting the target is all that is asked for.
+const SATISFY_FACTOR: u64 = 4;
 /// Strategies tried at each height above it.
 const STRATEGIES_BETWEEN: u64 = 4;
 /// Heights closer than one part in so many of the bound are not told apart.
@@ -20,10 +23,11 @@ const PRECISION: u64 = 1000;
 /// target is met or the best height is proved. Returns the greatest proved lower bound.
 pub(super) fn run(problem: &Problem, best: &mut Best, clock: &mut Clock) -> u64 {
     let mut driver = Driver { search: Search::new(problem), problem, best, clock, proved: problem.bound, strategy: 0 };
-    let mut limit = FIRST_LIMIT;
+    let mut limit = FIRST_LIMIT.max(FIRST_LIMIT_PER_ITEM * problem.items.len() as u64);
+    let strategies = if driver.best.satisfy { SATISFY_FACTOR * STRATEGIES } else { STRATEGIES };
     while !driver.is_done() {
         let target = driver.best.target.max(driver.proved);
-        let mut low = if driver.ask(target, STRATEGIES, limit) { target } else { driver.proved.max(target + 1) };
+        let mut low = if driver.ask(target, strategies, limit) { target } else { driver.proved.max(target + 1) };
         // Bisect, taking "not found" for "too low" within this round only. Proofs are worth the last byte.
         let precision = |low, proved| if low > proved { problem.bound / PRECISION } else { 0 };
         while !driver.is_done() && driver.best.height > low + precision(low, driver.proved) {

@@ -90,8 +90,8 @@ pub struct Options {
     pub capacity: Option<u64>,
 }
 
-/// Enough for every graph of a model with room to spare, and about a second at most.
-pub const DEFAULT_EFFORT: u64 = 300_000;
+/// Enough for every graph of a model with room to spare; a few tenths of a second at most where the bound is out of reach.
+pub const DEFAULT_EFFORT: u64 = 100_000;
 
 impl Default for Options {
     fn default() -> Self {

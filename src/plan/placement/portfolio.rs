@@ -62,7 +62,7 @@ pub(super) struct Best {
     /// The bound or the capacity.
     pub target: u64,
     /// The target is a capacity: above it, nothing is worth searching for.
-    satisfy: bool,
+    pub satisfy: bool,
 }
 
 impl Best {

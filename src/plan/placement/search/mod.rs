@@ -60,12 +60,12 @@ impl Search {
         Self { model: Model::new(problem), memo: Memo::new(), node_cost, failures: vec![0; problem.load.len()] }
     }
 
-    /// Looks for a placement of at most `height` with at most `limit` units of effort.
+    /// Looks for a placement of at most `height` in at most `limit` nodes.
     pub fn run(&mut self, height: u64, strategy: u64, limit: u64, clock: &mut Clock) -> Answer {
         let Ok(state) = State::new(&self.model, height) else { return Answer::Impossible };
         let strategy = Strategy::new(&self.model, strategy, &self.failures);
-        let nodes = limit.min(clock.left).div_ceil(self.node_cost);
-        let mut brancher = Brancher::new(state, &strategy, &mut self.memo, &mut self.failures, nodes);
+        let limit = limit.min(clock.left.div_ceil(self.node_cost));
+        let mut brancher = Brancher::new(state, &strategy, &mut self.memo, &mut self.failures, limit);
         let outcome = brancher.run(clock);
         clock.charge(brancher.nodes, self.node_cost);
         match outcome {
