@@ -1,11 +1,11 @@
-//! After start-up, generating tokens allocates nothing on the heap: session and sampler, on every thread.
+//! After start-up, generating tokens and training steps allocate nothing on the heap, on any thread.
 
 mod common;
 
-use common::{planned, session, tokens};
-use staticgrad::exec::Want;
+use common::{open, planned, session, tokens};
+use staticgrad::exec::{Trainer, Update, Want};
 use staticgrad::ops::Capacity;
-use staticgrad::passes::Layout;
+use staticgrad::passes::{self, Layout, Mode, Training};
 use staticgrad::tensor::DType;
 use staticgrad::text::{Sampler, SamplerOptions};
 use staticgrad::weights::WeightsType;
@@ -32,8 +32,38 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// One test, so that no other one allocates meanwhile.
 #[test]
-fn the_token_loop_allocates_nothing() {
+fn loops_allocate_nothing() {
+    generation();
+    training();
+}
+
+fn training() {
+    for model in ["gpt2-tiny", "llama-tiny"] {
+        let (_, graph) = open(model);
+        for accumulate in [false, true] {
+            let training = Training { accumulate, optimizer: Some(Default::default()), ..Default::default() };
+            let graph = passes::train(&graph, &training).expect("the graph can be trained");
+            let capacity = Capacity { slots: 2, context: 16, step_rows: 32, wanted_rows: 1 };
+            let plan = staticgrad::plan::compile(graph, Mode::Train, capacity).expect("compiles");
+            let mut trainer = Trainer::new(&plan, 2).expect("the plan binds");
+            let (tokens, targets) = (tokens(32, 97), tokens(32, 90));
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            for step in 1..=3 {
+                trainer.begin(step);
+                for _ in 0..if accumulate { 2 } else { 1 } {
+                    trainer.micro_step(&tokens, &targets, 1.0 / 32.0).expect("a valid batch");
+                }
+                trainer.update(&Update { step, learning_rate: 1e-3, max_norm: Some(1.0) });
+                trainer.evaluate(&tokens, &targets).expect("a valid batch");
+            }
+            assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "{model} accumulate = {accumulate}");
+        }
+    }
+}
+
+fn generation() {
     assert!(ALLOCATIONS.load(Ordering::SeqCst) > 0, "the counter works");
     for model in ["gpt2-tiny", "llama-tiny"] {
         for types in [WeightsType::Only(DType::F32), WeightsType::Only(DType::Q8_0), WeightsType::Only(DType::BF16)] {
