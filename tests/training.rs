@@ -97,7 +97,7 @@ impl Model {
 }
 
 fn with_adamw(accumulate: bool) -> Training {
-    Training { accumulate, optimizer: Some(AdamW::default()), keep_gradients: true, bf16: false }
+    Training { accumulate, optimizer: Some(AdamW::default()), keep_gradients: true, ..Default::default() }
 }
 
 fn relative(got: &[f32], want: &[f32]) -> f64 {
