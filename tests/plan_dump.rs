@@ -4,6 +4,7 @@ mod sample_plans;
 
 use sample_plans::{TINY, planned};
 use staticgrad::passes::Layout;
+use staticgrad::plan::report::Report;
 use staticgrad::plan::{Plan, file};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -98,4 +99,58 @@ fn usage_errors_exit_with_2() {
         assert_eq!(plan_dump(arguments).status.code(), Some(2), "{arguments:?}");
     }
     assert_eq!(plan_dump(&["show", "--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn why_names_the_last_reader_and_the_peak_without_it() {
+    let plan = planned(TINY, 4, Layout::Compact);
+    let (_folder, path) = saved(&plan);
+    let report = Report::of(&plan);
+    let largest = &report.peak.buffers[0];
+    assert!(largest.without < report.peak.bytes, "a single step has the peak of this model");
+    let text = stdout(&plan_dump(&["show", &path, "--why", &largest.id]));
+    assert!(text.contains(&largest.id) && text.contains("without it, the peak would be"), "{text}");
+    let taken_over = report.buffers.iter().find(|b| b.tensors.len() > 1).expect("something happens in place");
+    let text = stdout(&plan_dump(&["show", &path, "--why", &taken_over.tensors[1].name]));
+    assert!(text.contains(&format!("in place of {}", taken_over.tensors[0].name)), "{text}");
+    let unknown = plan_dump(&["show", &path, "--why", "h.0.mlp.c_prok"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean 'h.0."));
+}
+
+#[test]
+fn colour_only_where_it_is_wanted() {
+    let (_folder, path) = saved(&planned(TINY, 4, Layout::Compact));
+    assert!(!stdout(&plan_dump(&["show", &path])).contains('\u{1b}'), "a pipe is no terminal");
+    assert!(stdout(&plan_dump(&["show", &path, "--color", "always"])).contains("\u{1b}[36m"));
+}
+
+#[test]
+fn diff_fails_when_the_peak_grew() {
+    let (folder, a) = saved(&planned(TINY, 4, Layout::Compact));
+    let b = folder.path().join("b.plan");
+    file::save(&b, &planned(TINY, 8, Layout::Compact)).expect("saves");
+    let b = b.to_str().expect("UTF-8");
+    let grown = plan_dump(&["diff", &a, b]);
+    assert_eq!(grown.status.code(), Some(1));
+    let text = stdout(&grown);
+    assert!(text.contains("resized: ") && text.contains("the peak grew"), "{text}");
+    let shrunk = plan_dump(&["diff", b, &a, "--format", "json"]);
+    assert_eq!(shrunk.status.code(), Some(0));
+    let diff: serde_json::Value = serde_json::from_str(&stdout(&shrunk)).expect("JSON");
+    assert!(diff["flops"][0].as_f64() > diff["flops"][1].as_f64());
+    let same = plan_dump(&["diff", &a, &a]);
+    assert_eq!(same.status.code(), Some(0));
+    assert!(stdout(&same).contains("the same buffers at the same places"));
+}
+
+#[test]
+fn dot_has_every_node_once() {
+    let plan = planned(TINY, 4, Layout::Compact);
+    let (_folder, path) = saved(&plan);
+    let text = stdout(&plan_dump(&["show", &path, "--format", "dot"]));
+    for n in 0..plan.graph.nodes.len() {
+        assert_eq!(text.matches(&format!("    n{n} [label=")).count(), 1, "node {n}");
+    }
+    assert!(text.starts_with("digraph \"gpt2\" {") && text.ends_with("}\n"));
 }

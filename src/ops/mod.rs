@@ -176,6 +176,14 @@ pub trait Op: Sync {
     /// Arithmetic and traffic for `rows` live rows in sequences of `context` rows.
     fn cost(&self, sig: &Signature, rows: usize, context: usize) -> Cost;
 
+    /// Refuses live sizes that the op cannot serve (more rows than a table of positions has).
+    ///
+    /// # Errors
+    /// What does not fit, and what to lower.
+    fn check_capacity(&self, _sig: &Signature, _capacity: &Capacity) -> Result<(), String> {
+        Ok(())
+    }
+
     /// The executable form.
     ///
     /// # Errors

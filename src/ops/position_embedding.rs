@@ -3,7 +3,7 @@
 //! tokens: gives the rows, its values are not read; table: [T, C]; y: rows × C. d_table[p] = Σ dy over the rows at position p, ascending slots.
 
 use super::tiling::{part, row_tiles, tile_rows};
-use super::{Case, Cost, GradBuilder, Kernel, Op, Operands, ParamSpec, RefTensor, RowDep, Signature, rule};
+use super::{Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, ParamSpec, RefTensor, RowDep, Signature, rule};
 use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
 use crate::kernels::elementwise::{fill, scatter_add_rows};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
@@ -12,6 +12,15 @@ use crate::tensor::{DType, RowExtent, Shape, TensorType};
 pub struct PositionEmbedding;
 /// `position_embedding.d_table(d_out[, d])`: gradient of the table, added to `d` when given.
 pub struct PositionEmbeddingDTable;
+
+/// The table has a position for every row of a sequence.
+fn positions_suffice(sig: &Signature, capacity: &Capacity) -> Result<(), String> {
+    let positions = sig.attrs.size("rows")?;
+    if capacity.context <= positions {
+        return Ok(());
+    }
+    Err(format!("has {positions} positions, but the plan is for {} rows a sequence; lower --rows", capacity.context))
+}
 
 impl Op for PositionEmbedding {
     fn keyword(&self) -> &'static str {
@@ -48,6 +57,9 @@ impl Op for PositionEmbedding {
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
         let n = sig.outputs[0].shape.elements() as f64 * rows as f64;
         Cost { flops: 0.0, bytes: 8.0 * n }
+    }
+    fn check_capacity(&self, sig: &Signature, capacity: &Capacity) -> Result<(), String> {
+        positions_suffice(sig, capacity)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         Ok(Box::new(Gather { width: sig.attrs.size("width")? }))
@@ -111,6 +123,9 @@ impl Op for PositionEmbeddingDTable {
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
         let n = sig.operands[0].shape.elements() as f64 * rows as f64;
         Cost { flops: n, bytes: 12.0 * n }
+    }
+    fn check_capacity(&self, sig: &Signature, capacity: &Capacity) -> Result<(), String> {
+        positions_suffice(sig, capacity)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         let dims = sig.outputs[0].shape.dims();

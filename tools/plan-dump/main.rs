@@ -1,13 +1,18 @@
 //! `plan-dump`: look at memory plans, check them, compare them, and make them from a list of buffers.
 
 mod check;
+mod diff;
+mod dot;
 mod json;
 mod output;
 mod place;
 mod show;
 mod size;
+mod style;
 mod table;
 mod text;
+mod timeline;
+mod why;
 
 use std::process::ExitCode;
 
@@ -24,6 +29,7 @@ struct Cli {
 enum Command {
     Show(show::ShowArgs),
     Check(check::CheckArgs),
+    Diff(diff::DiffArgs),
     Place(place::PlaceArgs),
 }
 
@@ -31,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Place(args) => place::run(&args),
     };
     result.unwrap_or_else(|error| {

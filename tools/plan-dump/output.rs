@@ -1,6 +1,7 @@
 //! Writing results: standard output, files, and text that is safe to show on a terminal.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use staticgrad::error::{Error, Result};
@@ -22,7 +23,9 @@ pub fn print(text: &str) -> Result<()> {
 /// What the system reports.
 pub fn write_atomically(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(path, "write", e))?;
+    let readable = std::fs::Permissions::from_mode(0o666);
+    let mut file =
+        tempfile::Builder::new().permissions(readable).tempfile_in(folder).map_err(|e| Error::io(path, "write", e))?;
     file.write_all(text.as_bytes()).map_err(|e| Error::io(path, "write", e))?;
     file.as_file().sync_all().map_err(|e| Error::io(path, "write", e))?;
     file.persist(path).map_err(|e| Error::io(path, "write", e.error))?;

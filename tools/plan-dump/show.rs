@@ -8,7 +8,8 @@ use staticgrad::error::Result;
 use staticgrad::plan::file;
 use staticgrad::plan::report::Report;
 
-use crate::{json, output, size, text};
+use crate::style::{ColorChoice, Style};
+use crate::{dot, json, output, size, text, why};
 
 /// Show a plan: every buffer, totals, the load, what is live at the peak, what each pass saved.
 #[derive(clap::Args)]
@@ -30,6 +31,12 @@ pub struct ShowArgs {
     /// Buffers to list at the peak.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+    /// Explain one buffer or tensor instead: who reads it last, and what the peak would be without it.
+    #[arg(long, value_name = "NAME", conflicts_with = "format")]
+    why: Option<String>,
+    /// When to use colour.
+    #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
 }
 
 /// Forms of a shown plan.
@@ -41,6 +48,8 @@ enum Format {
     Json,
     /// id,lower,upper,size,offset: MiniMalloc's columns.
     Csv,
+    /// The graph, for Graphviz.
+    Dot,
 }
 
 /// Loads, verifies and shows.
@@ -50,11 +59,14 @@ enum Format {
 pub fn run(args: &ShowArgs) -> Result<ExitCode> {
     let plan = file::load(&args.file)?;
     let report = Report::of(&plan);
+    let style = Style::detect(args.color, args.output.is_some());
     let text = match args.format {
+        _ if args.why.is_some() => why::explain(&report, args.why.as_deref().unwrap_or_default(), &style)?,
         Format::Text => {
-            let options = text::Options { budget: args.budget, threads: args.threads, top: args.top };
+            let options = text::Options { budget: args.budget, threads: args.threads, top: args.top, style };
             text::show(&report, &options)
         }
+        Format::Dot => dot::dot(&plan),
         Format::Json => json::json(&report),
         Format::Csv => json::csv(&report),
     };

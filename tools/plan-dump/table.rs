@@ -14,6 +14,19 @@ pub fn width(text: &str) -> usize {
     text.chars().count()
 }
 
+/// The text cut in the middle to `limit` characters: both ends of a dotted name say something.
+pub fn shorten(text: &str, limit: usize) -> String {
+    let length = width(text);
+    if length <= limit || limit < 3 {
+        return text.chars().take(limit).collect();
+    }
+    let head = (limit - 1) / 2;
+    let tail = limit - 1 - head;
+    let first: String = text.chars().take(head).collect();
+    let last: String = text.chars().skip(length - tail).collect();
+    format!("{first}…{last}")
+}
+
 /// Lines of a table, header first, two blanks between columns.
 pub fn lines(header: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
     let widths: Vec<usize> = header
@@ -43,8 +56,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn columns_line_up_and_long_names_keep_both_ends() {
         let rows = [vec!["a".into(), "10".into()], vec!["long".into(), "7".into()]];
         assert_eq!(lines(&[("name", Align::Left), ("n", Align::Right)], &rows), ["name   n", "a     10", "long   7"]);
+        assert_eq!(shorten("h.0.attn.c_attn.weight", 11), "h.0.a…eight");
+        assert_eq!(shorten("short", 11), "short");
+        assert_eq!(shorten("short", 2), "sh");
     }
 }

@@ -3,11 +3,14 @@
 //! Sizes, lifespans and the buffer of every tensor are derived again from the graph, by other code than the planner's, and
 //! compared with what the plan says; aliases are proved legal; then a sweep looks for buffers that overlap in time and memory.
 
+mod aliases;
+mod regions;
+
 use super::{ALIGN, Plan, buffers::tensor_bytes, placement};
 use crate::error::{Error, Result};
 use crate::graph::{TensorId, TensorKind};
 use crate::ops;
-use crate::passes::{self, Mode};
+use crate::passes::{self, Layout, Mode};
 use crate::tensor::RowExtent;
 
 fn broken(message: String) -> Error {
@@ -17,14 +20,60 @@ fn broken(message: String) -> Error {
 /// Proves that a plan may be executed.
 ///
 /// # Errors
-/// The first thing that is wrong, by name: graph, alias, size, lifespan, alignment, region or overlap.
+/// The first thing that is wrong, by name: graph, capacity, mode, tables, alias, size, lifespan, kind, alignment, region, totals or
+/// overlap.
 pub fn verify(plan: &Plan) -> Result<()> {
     passes::check(&plan.graph)?;
+    check_capacity(plan)?;
+    check_mode(plan)?;
     check_tables(plan)?;
-    check_aliases(plan)?;
+    aliases::check(plan)?;
     check_sizes_and_lifespans(plan)?;
-    check_regions(plan)?;
+    regions::check(plan)?;
     check_overlap(plan)
+}
+
+/// Live sizes fit each other, and the ops that are limited in rows.
+fn check_capacity(plan: &Plan) -> Result<()> {
+    let c = &plan.capacity;
+    let kept = c.slots.checked_mul(c.context).filter(|&rows| rows <= 1 << 40);
+    let fits = kept.is_some_and(|kept| c.step_rows <= kept && c.wanted_rows <= c.step_rows);
+    if !fits || [c.slots, c.context, c.step_rows, c.wanted_rows].contains(&0) {
+        return Err(broken(format!(
+            "its capacity is impossible: {} slots of {} rows, {} rows a call, {} wanted",
+            c.slots, c.context, c.step_rows, c.wanted_rows
+        )));
+    }
+    for node in &plan.graph.nodes {
+        let sig = ops::build::signature(&plan.graph, node);
+        let op = ops::find(&node.op).expect("the graph was checked");
+        op.check_capacity(&sig, c).map_err(|message| Error::Shape {
+            op: node.op.clone(),
+            node: node.name.clone(),
+            message,
+        })?;
+    }
+    Ok(())
+}
+
+/// What the executor takes for granted of each mode: which tensors keep all rows.
+fn check_mode(plan: &Plan) -> Result<()> {
+    let rows = plan.graph.tensors.iter().filter(|t| t.ty.extent != RowExtent::Fixed);
+    let (mode, wrong) = match plan.mode {
+        Mode::Train => ("training", rows.clone().find(|t| t.ty.extent == RowExtent::Kept)),
+        Mode::Infer(Layout::Full) => ("the full layout", rows.clone().find(|t| t.ty.extent != RowExtent::Kept)),
+        Mode::Infer(Layout::Compact) => {
+            let input = |t: &&crate::graph::Tensor| t.kind == TensorKind::Input && t.ty.extent != RowExtent::Kept;
+            ("the compact layout", rows.clone().find(input))
+        }
+    };
+    let external = |t: &&crate::graph::Tensor| {
+        matches!(t.kind, TensorKind::Param(_) | TensorKind::State) && t.ty.extent != RowExtent::Fixed
+    };
+    match wrong.or_else(|| rows.clone().find(external)) {
+        Some(t) => Err(broken(format!("'{}' has {} rows, which does not go with {mode}", t.name, t.ty.extent.name()))),
+        None => Ok(()),
+    }
 }
 
 fn check_tables(plan: &Plan) -> Result<()> {
@@ -53,77 +102,6 @@ fn check_tables(plan: &Plan) -> Result<()> {
     }
 }
 
-/// An alias is legal when the op allows it, the operand's whole chain is dead afterwards, and the sizes agree.
-fn check_aliases(plan: &Plan) -> Result<()> {
-    let graph = &plan.graph;
-    let mut last_use = vec![0usize; graph.tensors.len()];
-    for (n, node) in graph.nodes.iter().enumerate() {
-        node.operands.iter().for_each(|t| last_use[t.index()] = n);
-    }
-    graph.outputs.iter().for_each(|(_, t)| last_use[t.index()] = graph.nodes.len());
-    for t in graph.tensor_ids() {
-        let illegal = |why: &str| {
-            let over =
-                plan.aliases[t.index()].map_or("nothing", |o| graph.tensors.get(o.index()).map_or("?", |x| &x.name));
-            Err(broken(format!("alias of '{}' on '{over}' is not legal: {why}", graph.tensor(t).name)))
-        };
-        let Some(operand) = plan.aliases[t.index()] else { continue };
-        let Some(producer) = graph.producer(t) else { return illegal("it is not computed by a node") };
-        let node = graph.node(producer);
-        let Some(position) = node.operands.iter().position(|&o| o == operand) else {
-            return illegal("it is not an operand of the node");
-        };
-        let output = node.outputs.iter().position(|&o| o == t).expect("the graph was verified");
-        let sig = ops::build::signature(graph, node);
-        let op = ops::find(&node.op).expect("the graph was checked");
-        let must = op.must_alias(&sig, output) == Some(position);
-        if !must && !op.may_alias(&sig, position, output) {
-            return illegal("the op does not allow it");
-        }
-        if !must && !passes::alias::legal(graph, operand, t) {
-            return illegal("kinds, extents or sizes differ");
-        }
-        if tensor_bytes(graph.ty(operand), &plan.capacity)? != tensor_bytes(graph.ty(t), &plan.capacity)? {
-            return illegal("sizes differ");
-        }
-        if last_use[operand.index()] > producer.index() {
-            return illegal("the operand is still read later");
-        }
-        if node.operands.iter().filter(|&&o| o == operand).count() > 1 {
-            return illegal("the node reads the operand twice");
-        }
-        let twin = graph.tensor_ids().any(|u| u != t && plan.aliases[u.index()] == Some(operand));
-        if twin {
-            return illegal("another tensor takes over the same operand");
-        }
-    }
-    for (n, node) in graph.nodes.iter().enumerate() {
-        let sig = ops::build::signature(graph, node);
-        let op = ops::find(&node.op).expect("the graph was checked");
-        for (o, t) in node.outputs.iter().enumerate() {
-            if let Some(i) = op.must_alias(&sig, o)
-                && plan.aliases[t.index()] != Some(node.operands[i])
-            {
-                return Err(broken(format!("'{}' must share the memory of its operand {i}", node.name)));
-            }
-        }
-        for (i, &t) in node.operands.iter().enumerate() {
-            let writes_value = op.mutates(&sig, i);
-            if writes_value
-                && last_use[t.index()] > n
-                && matches!(graph.tensor(t).kind, TensorKind::Param(_) | TensorKind::Value(_))
-            {
-                return Err(broken(format!(
-                    "'{}' updates '{}', which is still read later",
-                    node.name,
-                    graph.tensor(t).name
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn check_sizes_and_lifespans(plan: &Plan) -> Result<()> {
     let graph = &plan.graph;
     let steps = graph.nodes.len().max(1) as u32;
@@ -136,6 +114,9 @@ fn check_sizes_and_lifespans(plan: &Plan) -> Result<()> {
     for t in graph.tensor_ids() {
         let tensor = graph.tensor(t);
         let external = matches!(tensor.kind, TensorKind::Param(_)) && plan.mode != Mode::Train;
+        if external && plan.tensor_buffer[t.index()].is_some() {
+            return Err(broken(format!("parameter '{}' has a buffer, but inference binds it outside", tensor.name)));
+        }
         let Some(b) = plan.tensor_buffer[t.index()] else {
             if external {
                 continue;
@@ -171,7 +152,7 @@ fn check_sizes_and_lifespans(plan: &Plan) -> Result<()> {
     }
     graph.outputs.iter().filter_map(|&(_, t)| buffer_of(t)).for_each(|b| touch(b, 0, steps - 1, steps));
     for (b, &(size, lower, upper)) in plan.buffers.iter().zip(&need) {
-        if b.size < size {
+        if b.size != size {
             return Err(broken(format!("buffer '{}' has {} bytes and needs {size}", b.name, b.size)));
         }
         if b.lower > lower || b.upper < upper || b.upper > steps {
@@ -179,30 +160,6 @@ fn check_sizes_and_lifespans(plan: &Plan) -> Result<()> {
                 "the lifespan of '{}' is [{}, {}) and must cover [{lower}, {upper}) of {steps} steps",
                 b.name, b.lower, b.upper
             )));
-        }
-    }
-    Ok(())
-}
-
-fn check_regions(plan: &Plan) -> Result<()> {
-    let steps = plan.graph.nodes.len().max(1) as u32;
-    let end = plan
-        .totals
-        .persistent
-        .checked_add(plan.totals.transient)
-        .filter(|&e| e < 1 << 47 && plan.totals.scratch_per_worker < 1 << 40)
-        .ok_or_else(|| broken("its totals overflow".into()))?;
-    for b in &plan.buffers {
-        let last = b.offset.checked_add(b.size).ok_or_else(|| broken(format!("buffer '{}' overflows", b.name)))?;
-        if !b.offset.is_multiple_of(ALIGN) {
-            return Err(broken(format!("buffer '{}' at {} is not aligned to {ALIGN} bytes", b.name, b.offset)));
-        }
-        if last > end {
-            return Err(broken(format!("buffer '{}' ends at {last}, beyond the arena of {end} bytes", b.name)));
-        }
-        let whole = b.lower == 0 && b.upper == steps;
-        if b.offset < plan.totals.persistent && b.size > 0 && !whole {
-            return Err(broken(format!("transient buffer '{}' lies in the persistent region", b.name)));
         }
     }
     Ok(())
