@@ -2,7 +2,7 @@
 
 mod sample_plans;
 
-use sample_plans::{TINY, planned};
+use sample_plans::planned;
 use staticgrad::passes::Layout;
 use staticgrad::plan::report::Report;
 use staticgrad::plan::{Plan, file};
@@ -27,7 +27,7 @@ fn saved(plan: &Plan) -> (tempfile::TempDir, String) {
 
 #[test]
 fn text_lists_every_buffer_and_the_totals() {
-    let plan = planned(TINY, 4, Layout::Compact);
+    let plan = planned(4, Layout::Compact);
     let (_folder, path) = saved(&plan);
     let output = plan_dump(&["show", &path]);
     assert!(output.status.success());
@@ -43,7 +43,7 @@ fn text_lists_every_buffer_and_the_totals() {
 
 #[test]
 fn csv_has_the_columns_of_minimalloc_and_places_again() {
-    let plan = planned(TINY, 4, Layout::Compact);
+    let plan = planned(4, Layout::Compact);
     let (folder, path) = saved(&plan);
     let text = stdout(&plan_dump(&["show", &path, "--format", "csv"]));
     assert_eq!(text.lines().next(), Some("id,lower,upper,size,offset"));
@@ -58,7 +58,7 @@ fn csv_has_the_columns_of_minimalloc_and_places_again() {
 
 #[test]
 fn json_follows_its_schema() {
-    let plan = planned(TINY, 4, Layout::Compact);
+    let plan = planned(4, Layout::Compact);
     let (_folder, path) = saved(&plan);
     let text = stdout(&plan_dump(&["show", &path, "--format", "json"]));
     let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -74,7 +74,7 @@ fn json_follows_its_schema() {
 
 #[test]
 fn damaged_files_are_refused_in_one_line() {
-    let (_folder, path) = saved(&planned(TINY, 4, Layout::Compact));
+    let (_folder, path) = saved(&planned(4, Layout::Compact));
     let check = plan_dump(&["check", &path]);
     assert_eq!(check.status.code(), Some(0));
     assert!(stdout(&check).contains("sound"));
@@ -103,7 +103,7 @@ fn usage_errors_exit_with_2() {
 
 #[test]
 fn why_names_the_last_reader_and_the_peak_without_it() {
-    let plan = planned(TINY, 4, Layout::Compact);
+    let plan = planned(4, Layout::Compact);
     let (_folder, path) = saved(&plan);
     let report = Report::of(&plan);
     let largest = &report.peak.buffers[0];
@@ -120,16 +120,16 @@ fn why_names_the_last_reader_and_the_peak_without_it() {
 
 #[test]
 fn colour_only_where_it_is_wanted() {
-    let (_folder, path) = saved(&planned(TINY, 4, Layout::Compact));
+    let (_folder, path) = saved(&planned(4, Layout::Compact));
     assert!(!stdout(&plan_dump(&["show", &path])).contains('\u{1b}'), "a pipe is no terminal");
     assert!(stdout(&plan_dump(&["show", &path, "--color", "always"])).contains("\u{1b}[36m"));
 }
 
 #[test]
 fn diff_fails_when_the_peak_grew() {
-    let (folder, a) = saved(&planned(TINY, 4, Layout::Compact));
+    let (folder, a) = saved(&planned(4, Layout::Compact));
     let b = folder.path().join("b.plan");
-    file::save(&b, &planned(TINY, 8, Layout::Compact)).expect("saves");
+    file::save(&b, &planned(8, Layout::Compact)).expect("saves");
     let b = b.to_str().expect("UTF-8");
     let grown = plan_dump(&["diff", &a, b]);
     assert_eq!(grown.status.code(), Some(1));
@@ -146,7 +146,7 @@ fn diff_fails_when_the_peak_grew() {
 
 #[test]
 fn dot_has_every_node_once() {
-    let plan = planned(TINY, 4, Layout::Compact);
+    let plan = planned(4, Layout::Compact);
     let (_folder, path) = saved(&plan);
     let text = stdout(&plan_dump(&["show", &path, "--format", "dot"]));
     for n in 0..plan.graph.nodes.len() {

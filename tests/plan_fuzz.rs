@@ -3,7 +3,7 @@
 mod sample_plans;
 
 use proptest::prelude::*;
-use sample_plans::{TINY, planned};
+use sample_plans::planned;
 use serde_json::Value;
 use staticgrad::passes::Layout;
 use staticgrad::plan::container::{self, SectionKind, SectionSource};
@@ -18,7 +18,7 @@ fn sample() -> &'static (Vec<u8>, Value, Plan) {
     SAMPLE.get_or_init(|| {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("a.plan");
-        let plan = planned(TINY, 4, Layout::Compact);
+        let plan = planned(4, Layout::Compact);
         file::save(&path, &plan).expect("saves");
         let json = serde_json::from_slice(&file::to_bytes(&plan)).expect("JSON");
         (std::fs::read(&path).expect("reads"), json, plan)

@@ -3,12 +3,14 @@
 mod check;
 mod diff;
 mod dot;
+mod html;
 mod json;
 mod output;
 mod place;
 mod show;
 mod size;
 mod style;
+mod svg;
 mod table;
 mod text;
 mod timeline;

@@ -9,7 +9,7 @@ use staticgrad::plan::file;
 use staticgrad::plan::report::Report;
 
 use crate::style::{ColorChoice, Style};
-use crate::{dot, json, output, size, text, why};
+use crate::{dot, html, json, output, size, svg, text, why};
 
 /// Show a plan: every buffer, totals, the load, what is live at the peak, what each pass saved.
 #[derive(clap::Args)]
@@ -50,6 +50,10 @@ enum Format {
     Csv,
     /// The graph, for Graphviz.
     Dot,
+    /// A picture: buffers as rectangles in time × memory, with the load curve.
+    Svg,
+    /// The same, to explore in a browser: hover, zoom, search.
+    Html,
 }
 
 /// Loads, verifies and shows.
@@ -67,6 +71,8 @@ pub fn run(args: &ShowArgs) -> Result<ExitCode> {
             text::show(&report, &options)
         }
         Format::Dot => dot::dot(&plan),
+        Format::Svg => svg::svg(&report, args.budget, args.threads),
+        Format::Html => html::page(&report, args.budget, args.threads),
         Format::Json => json::json(&report),
         Format::Csv => json::csv(&report),
     };

@@ -1,0 +1,315 @@
+//! Plans of random graphs are sound; each way to break a plan is caught by name.
+
+mod sample_plans;
+
+use proptest::prelude::*;
+use sample_plans::{TINY, planned, training};
+use staticgrad::graph::{Attr, Attrs, Graph, TensorId, TensorKind};
+use staticgrad::ops::Capacity;
+use staticgrad::ops::build::{Call, call};
+use staticgrad::passes::{Layout, Mode};
+use staticgrad::plan::placement::{self, Options};
+use staticgrad::plan::report::Report;
+use staticgrad::plan::{BufferKind, Plan, compile, file, verify};
+use staticgrad::tensor::{DType, RowExtent, Shape};
+use std::path::Path;
+
+/// A choice of op and of what it reads.
+type Choice = (usize, prop::sample::Index, prop::sample::Index, usize);
+
+/// A graph in which every op reads any earlier values of fitting widths; every value that nothing reads is a result, and so are some
+/// others.
+fn random_graph(choices: &[Choice]) -> Graph {
+    const WIDTHS: [usize; 4] = [1, 7, 16, 40];
+    let mut g = Graph::new("random");
+    let mut values: Vec<TensorId> =
+        WIDTHS.iter().map(|w| g.add_input(&format!("x{w}"), DType::F32, RowExtent::Step, Shape::new([*w]))).collect();
+    for (i, (op, a, b, width)) in choices.iter().enumerate() {
+        let x = values[a.index(values.len())];
+        let same: Vec<TensorId> = values.iter().copied().filter(|&v| g.ty(v) == g.ty(x)).collect();
+        let y = same[b.index(same.len())];
+        let name = format!("n{i}");
+        let (op, inputs, attrs) = match op % 7 {
+            0 => ("gelu", vec![x], Attrs::new()),
+            1 => ("silu", vec![x], Attrs::new()),
+            2 | 3 => ("add", vec![x, y], Attrs::new()),
+            4 => ("mul", vec![x, y], Attrs::new()),
+            5 => ("layer_norm", vec![x], Attrs::new().with("eps", Attr::Float(1e-5))),
+            _ => ("linear", vec![x], Attrs::new().with("out", Attr::Int(WIDTHS[width % 4] as i64))),
+        };
+        let path = matches!(op, "layer_norm" | "linear").then(|| format!("p{i}"));
+        let made = call(&mut g, Call { op, name, inputs, path: path.as_deref(), attrs }).expect("widths fit");
+        values.extend(made);
+    }
+    let readers = g.readers();
+    let results = values.iter().filter(|v| g.producer(**v).is_some());
+    let outputs = results.filter(|v| readers[v.index()].is_empty() || v.0 % 11 == 0);
+    g.outputs = outputs.map(|&v| (format!("r{}", v.0), v)).collect();
+    g
+}
+
+fn choices() -> impl Strategy<Value = Vec<Choice>> {
+    prop::collection::vec((0usize..7, any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0usize..4), 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_of_random_graphs_are_sound(choices in choices(), full in any::<bool>(), step_rows in 1usize..6) {
+        let mode = Mode::Infer(if full { Layout::Full } else { Layout::Compact });
+        let capacity = Capacity { slots: 2, context: 9, step_rows, wanted_rows: 1 };
+        let plan = compile(random_graph(&choices), mode, capacity).expect("compiles and verifies");
+        prop_assert!(plan.totals.transient >= plan.totals.max_load);
+        let bytes = file::to_bytes(&plan);
+        prop_assert_eq!(&file::from_bytes(Path::new("a.plan"), &bytes).expect("loads"), &plan);
+        let again = compile(random_graph(&choices), mode, capacity).expect("compiles");
+        prop_assert_eq!(file::to_bytes(&again), bytes, "the same graph gives the same bytes");
+        let report = Report::of(&plan);
+        prop_assert_eq!(report.peak.bytes, plan.totals.max_load);
+        for pair in report.waterfall.windows(2).take(2) {
+            prop_assert!(pair[1].bytes <= pair[0].bytes, "{:?}", report.waterfall);
+        }
+    }
+
+    #[test]
+    fn placements_of_random_lifespans_are_sound(
+        spans in prop::collection::vec((0u64..40, 1u64..12, 0u64..500, 0u32..4), 0..60),
+    ) {
+        let buffers: Vec<placement::Buffer> = spans
+            .iter()
+            .map(|&(lower, length, size, align)| placement::Buffer::new(lower, lower + length, size).aligned(1 << (2 * align)))
+            .collect();
+        let options = Options { effort: 2000, ..Options::default() };
+        let placed = placement::place(&buffers, &options).expect("places");
+        prop_assert!(placement::verify(&buffers, &placed.offsets, placed.arena).is_ok());
+        prop_assert!(placed.arena >= placement::max_load(&buffers));
+        prop_assert_eq!(placement::place(&buffers, &options).expect("places").offsets, placed.offsets);
+    }
+}
+
+/// A way to break a plan: what it is, what the refusal must say, and how.
+type Mutation = (&'static str, &'static str, fn(&mut Plan));
+
+fn transient(plan: &Plan, i: usize) -> usize {
+    let all: Vec<usize> = (0..plan.buffers.len()).filter(|&b| !plan.buffers[b].kind.is_persistent()).collect();
+    all[i % all.len()]
+}
+
+fn of_kind(plan: &Plan, kind: BufferKind) -> usize {
+    plan.buffers.iter().position(|b| b.kind == kind).unwrap_or_else(|| panic!("no {} in the sample", kind.name()))
+}
+
+/// Two transient buffers, neither empty, that are live at one step.
+fn live_together(plan: &Plan) -> (usize, usize) {
+    let n = plan.buffers.len();
+    let pairs = (0..n).flat_map(|a| (0..a).map(move |b| (a, b)));
+    let mut found = pairs.filter(|&(a, b)| {
+        let (x, y) = (&plan.buffers[a], &plan.buffers[b]);
+        let transient = !x.kind.is_persistent() && !y.kind.is_persistent();
+        transient && x.size >= y.size && y.size > 0 && x.lower.max(y.lower) < x.upper.min(y.upper)
+    });
+    found.next().expect("some buffers live together")
+}
+
+/// A tensor that takes over an operand's memory although its op need not.
+fn aliased(plan: &Plan) -> TensorId {
+    let free = |t: &TensorId| {
+        plan.aliases[t.index()].is_some_and(|o| matches!(plan.graph.tensor(o).kind, TensorKind::Value(_)))
+    };
+    plan.graph.tensor_ids().find(free).expect("something happens in place")
+}
+
+/// A computed transient tensor that is read at least `reads` times.
+fn read_often(plan: &Plan, reads: usize) -> TensorId {
+    let readers = plan.graph.readers();
+    let fits = |t: &TensorId| {
+        let step = plan.graph.producer(*t).is_some() && plan.graph.ty(*t).extent == RowExtent::Step;
+        step && plan.aliases[t.index()].is_none() && readers[t.index()].len() >= reads
+    };
+    plan.graph.tensor_ids().find(fits).expect("something is read more than once")
+}
+
+/// What is wrong with any plan.
+const MUTATIONS: &[Mutation] = &[
+    ("overlap", "overlap", |p| {
+        let (a, b) = live_together(p);
+        p.buffers[b].offset = p.buffers[a].offset;
+    }),
+    ("too small", "bytes and needs", |p| {
+        let b = transient(p, 3);
+        p.buffers[b].size -= 4;
+    }),
+    ("too large", "bytes and needs", |p| {
+        let b = transient(p, 3);
+        p.buffers[b].size += 64;
+    }),
+    ("nothing", "bytes and needs", |p| p.buffers[0].size = 0),
+    ("lifespan cut at the end", "lifespan", |p| {
+        let b = p.buffers.iter().position(|b| !b.kind.is_persistent() && b.upper - b.lower > 1).expect("one");
+        p.buffers[b].upper -= 1;
+    }),
+    ("lifespan cut at the start", "lifespan", |p| {
+        let b = p.buffers.iter().position(|b| !b.kind.is_persistent() && b.upper - b.lower > 1).expect("one");
+        p.buffers[b].lower += 1;
+    }),
+    ("lifespan beyond the schedule", "lifespan", |p| {
+        let b = transient(p, 0);
+        p.buffers[b].upper = p.graph.nodes.len() as u32 + 1;
+    }),
+    ("lifespan of a persistent buffer cut", "lifespan", |p| p.buffers[0].upper -= 1),
+    ("misaligned", "not aligned", |p| {
+        let b = transient(p, 1);
+        p.buffers[b].offset += 32;
+    }),
+    ("outside the arena", "beyond the arena", |p| {
+        let b = transient(p, 1);
+        p.buffers[b].offset = (p.totals.persistent + p.totals.transient).next_multiple_of(64);
+    }),
+    ("offset that overflows", "overflows", |p| {
+        let b = transient(p, 1);
+        p.buffers[b].offset = u64::MAX - 63;
+    }),
+    ("alias of what is read later", "alias", |p| {
+        let t = read_often(p, 2);
+        let first = p.graph.readers()[t.index()][0].0;
+        let out = p.graph.node(first).outputs[0];
+        p.aliases[out.index()] = Some(t);
+        p.tensor_buffer[out.index()] = p.tensor_buffer[t.index()];
+    }),
+    ("alias of what is no operand", "alias", |p| {
+        let t = aliased(p);
+        let far = p.graph.nodes[p.graph.nodes.len() - 1].operands[0];
+        p.aliases[t.index()] = Some(far);
+    }),
+    ("alias out of range", "alias", |p| {
+        let t = aliased(p);
+        p.aliases[t.index()] = Some(TensorId(u32::MAX));
+    }),
+    ("alias of what is not computed", "alias", |p| {
+        let input = p.graph.tensor_ids().find(|&t| p.graph.producer(t).is_none()).expect("an input");
+        p.aliases[input.index()] = Some(TensorId(0));
+    }),
+    ("two buffers in one table entry", "belongs to", |p| {
+        let (a, b) = live_together(p);
+        let of = |b: usize| p.tensor_buffer.iter().position(|x| *x == Some(b as u32));
+        let (Some(a), Some(b)) = (of(a), of(b)) else { panic!("both hold tensors") };
+        p.tensor_buffer[a] = p.tensor_buffer[b];
+    }),
+    ("tables of another length", "tables", |p| drop(p.tensor_buffer.pop())),
+    ("scratch table of another length", "tables", |p| p.node_scratch.push(None)),
+    ("alias table of another length", "tables", |p| drop(p.aliases.pop())),
+    ("buffer out of range", "out of range", |p| p.tensor_buffer[0] = Some(u32::MAX)),
+    ("a buffer of nobody", "belongs to 0", |p| p.buffers.push(p.buffers[0].clone())),
+    ("scratch missing", "belongs to 0", |p| {
+        let n = p.node_scratch.iter().position(Option::is_some).expect("some node has scratch");
+        p.node_scratch[n] = None;
+    }),
+    ("another name", "belongs to", |p| p.buffers[0].name.push('x')),
+    ("another kind", "kind", |p| {
+        let b = transient(p, 0);
+        p.buffers[b].kind = BufferKind::State;
+    }),
+    ("persistent made transient", "kind", |p| p.buffers[0].kind = BufferKind::Activation),
+    ("transient in the persistent region", "transient buffer", |p| {
+        let b = transient(p, 0);
+        p.buffers[b].offset = 0;
+    }),
+    ("persistent in the transient region", "persistent buffer", |p| p.buffers[0].offset = p.totals.persistent),
+    ("two persistent buffers at one place", "overlap", |p| p.buffers[1].offset = p.buffers[0].offset),
+    ("persistent total", "totals", |p| {
+        p.totals.persistent += 64;
+        let start = p.totals.persistent;
+        p.buffers.iter_mut().filter(|b| !b.kind.is_persistent()).for_each(|b| b.offset += 64);
+        assert!(p.buffers.iter().all(|b| b.kind.is_persistent() || b.offset >= start));
+    }),
+    ("transient total", "totals", |p| p.totals.transient += 64),
+    ("load", "totals", |p| p.totals.max_load -= 64),
+    ("too little worker scratch", "scratch", |p| p.totals.scratch_per_worker = 0),
+    ("too much worker scratch", "totals", |p| p.totals.scratch_per_worker += 64),
+    ("totals that overflow", "overflow", |p| p.totals.transient = u64::MAX),
+    ("no slots", "capacity", |p| p.capacity.slots = 0),
+    ("more rows a call than there are", "capacity", |p| {
+        p.capacity.step_rows = p.capacity.slots * p.capacity.context + 1
+    }),
+    ("sizes that overflow", "capacity", |p| p.capacity.slots = usize::MAX),
+    ("another number of slots", "bytes and needs", |p| p.capacity.slots += 1),
+    ("more rows than positions", "lower --rows", |p| p.capacity.context += 1),
+    ("another mode", "does not go with", |p| {
+        p.mode = if p.mode == Mode::Train { Mode::Infer(Layout::Full) } else { Mode::Train }
+    }),
+    ("unknown op", "unknown op", |p| p.graph.nodes[0].op = "add_".into()),
+    ("another op", "position_embedding", |p| p.graph.nodes[0].op = "position_embedding".into()),
+    ("wrong shape", "shape", |p| p.graph.tensors.iter_mut().for_each(|t| t.ty.shape.0.push(3))),
+    ("operand out of range", "does not exist", |p| p.graph.nodes[1].operands[0] = TensorId(u32::MAX)),
+    ("read before computed", "before it is computed", |p| p.graph.nodes.swap(1, 2)),
+    ("names twice", "two tensors are called", |p| p.graph.tensors[1].name = p.graph.tensors[0].name.clone()),
+    ("result that does not exist", "does not exist", |p| p.graph.outputs[0].1 = TensorId(u32::MAX)),
+];
+
+/// Every mutation is refused with the word it must be refused with, in memory and from a file with sound checksums.
+fn assert_caught(sample: &str, plan: &Plan, mutations: &[Mutation]) {
+    verify::verify(plan).expect("the sample is sound");
+    for (what, name, mutate) in mutations {
+        let mut bad = plan.clone();
+        mutate(&mut bad);
+        assert_ne!(&bad, plan, "{sample}: '{what}' changes nothing");
+        match verify::verify(&bad) {
+            Ok(()) => panic!("{sample}: '{what}' was accepted"),
+            Err(e) => assert!(e.to_string().contains(name), "{sample}: '{what}' was refused as: {e}"),
+        }
+        let bytes = file::to_bytes(&bad);
+        let message = file::from_bytes(Path::new("a.plan"), &bytes).expect_err(what).to_string();
+        assert!(message.starts_with("a.plan: ") && message.lines().count() == 1, "{message}");
+    }
+}
+
+#[test]
+fn each_way_to_break_an_inference_plan_is_named() {
+    let plan = planned(4, Layout::Compact);
+    assert_caught("compact", &plan, MUTATIONS);
+    assert_caught(
+        "compact",
+        &plan,
+        &[
+            ("the full layout", "does not go with", |p| p.mode = Mode::Infer(Layout::Full)),
+            ("a parameter in the arena", "binds it outside", |p| {
+                let param = p.graph.params().next().expect("a parameter");
+                p.tensor_buffer[param.index()] = Some(p.buffers.len() as u32);
+                p.buffers.push(p.buffers[0].clone());
+            }),
+            ("kept rows called state", "kind", |p| {
+                let b = of_kind(p, BufferKind::Kept);
+                p.buffers[b].kind = BufferKind::State;
+            }),
+            ("keys that are not kept", "are not kept", |p| {
+                let kept = |t: &TensorId| p.graph.producer(*t).is_some() && p.graph.ty(*t).extent == RowExtent::Kept;
+                let t = p.graph.tensor_ids().find(kept).expect("keys are kept");
+                p.graph.tensors[t.index()].ty.extent = RowExtent::Step;
+            }),
+        ],
+    );
+}
+
+#[test]
+fn each_way_to_break_a_training_plan_is_named() {
+    for accumulate in [false, true] {
+        let plan = training(TINY, 2, 16, accumulate);
+        let name = if accumulate { "training with accumulation" } else { "training" };
+        assert_caught(name, &plan, MUTATIONS);
+        assert_caught(
+            name,
+            &plan,
+            &[
+                ("a parameter without buffer", "belongs to 0", |p| {
+                    let param = p.graph.params().next().expect("a parameter");
+                    p.tensor_buffer[param.index()] = None;
+                }),
+                ("moments that are called kept", "kind", |p| {
+                    let b = of_kind(p, BufferKind::State);
+                    p.buffers[b].kind = BufferKind::Kept;
+                }),
+            ],
+        );
+    }
+}
