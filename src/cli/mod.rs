@@ -8,6 +8,8 @@ mod model;
 mod output;
 mod profile;
 mod run;
+mod tokenize;
+mod train;
 
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
@@ -37,6 +39,10 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Compile a graph spec or a checkpoint's model to a memory plan.
     Compile(compile::CompileArgs),
+    /// Train a model from scratch, or finetune one.
+    Train(Box<train::TrainArgs>),
+    /// Turn text files into token files for training.
+    Tokenize(tokenize::TokenizeArgs),
     /// Measure the machine's limits and the speed of a model against them.
     Bench(bench::BenchArgs),
 }
@@ -66,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Compile(args) => compile::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Bench(args) => bench::run(&args),
     });
     match result {

@@ -22,6 +22,20 @@ pub fn write_loss_curve(path: &Path, title: &str, records: &[Record]) -> Result<
     file.commit()
 }
 
+/// At most about `points` training losses: longer logs are averaged, neighbour by neighbour. Validation losses all stay.
+pub fn thinned(records: &[Record], points: usize) -> Vec<Record> {
+    let losses: Vec<(u64, f64)> = records.iter().filter_map(|r| Some((r.step, r.loss?))).collect();
+    let mut out: Vec<Record> = losses
+        .chunks(losses.len().div_ceil(points.max(1)).max(1))
+        .map(|group| {
+            let loss = group.iter().map(|(_, loss)| loss).sum::<f64>() / group.len() as f64;
+            Record { step: group[group.len() / 2].0, loss: Some(loss), ..Default::default() }
+        })
+        .collect();
+    out.extend(records.iter().filter(|r| r.val_loss.is_some()).cloned().map(|r| Record { loss: None, ..r }));
+    out
+}
+
 fn loss_curve(title: &str, records: &[Record]) -> Result<String, String> {
     let series = |loss: fn(&Record) -> Option<f64>| -> Vec<(f64, f64)> {
         let points = records.iter().filter_map(|record| Some((record.step as f64, loss(record)?)));

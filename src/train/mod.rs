@@ -3,14 +3,21 @@
 //! * [`TokenFile`], [`TokenSource`]: tokens from llm.c's files, by memory map, or from plain text.
 //! * [`Loader`]: deterministic batches, resumable from a [`Position`]; [`ValidationWindows`] for measuring.
 //! * [`Schedule`]: the learning rate as a pure function of the step.
+//! * [`Settings`], [`Run`]: what decides the numbers of a run, and its steps; [`checkpoint`] stores both.
 //! * [`Log`], [`Record`], [`chart`]: what happened, as JSON lines and as a picture.
 
 mod atomic_file;
 pub mod chart;
+pub mod checkpoint;
 mod evals;
+pub mod init;
 mod loader;
 mod log;
+pub mod model;
+mod run;
+pub mod sample;
 mod schedule;
+mod settings;
 mod tokenize;
 mod tokens;
 
@@ -18,6 +25,8 @@ pub use atomic_file::AtomicFile;
 pub use evals::{EvalFile, Example};
 pub use loader::{Loader, Order, Position, ValidationWindows};
 pub use log::{Log, Record};
+pub use run::{Run, Step};
 pub use schedule::{Schedule, ScheduleKind};
+pub use settings::Settings;
 pub use tokenize::{TokenizeOptions, TokenizeReport, tokenize};
 pub use tokens::{TokenFile, TokenSource, TokenWidth, TokenWriter};

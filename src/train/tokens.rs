@@ -161,6 +161,14 @@ impl TokenSource {
         }
     }
 
+    /// Bytes in memory: of tokens read from text, or of the mapped file.
+    pub fn memory_bytes(&self) -> u64 {
+        match &self.storage {
+            Storage::Mapped(file) => file.map.len() as u64,
+            Storage::Memory(tokens) => size_of_val(tokens.as_slice()) as u64,
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -107,6 +107,45 @@ impl ParamStore {
         Ok(Self::from_parts(Region::Owned(map), entries))
     }
 
+    /// Packs f32 values that are in memory, matrices as `dtype`. `read` gives the values of a parameter by name, in the graph's
+    /// shape and orientation.
+    ///
+    /// # Errors
+    /// A parameter that `read` does not know or gives in another length; a type that does not fit a matrix.
+    pub fn from_values<'v>(graph: &Graph, dtype: DType, read: &dyn Fn(&str) -> Option<&'v [f32]>) -> Result<Self> {
+        let mut entries = Vec::new();
+        let mut total = 0usize;
+        for t in graph.params() {
+            let tensor = graph.tensor(t);
+            let layout = graph.param(t).map_or(Layout::Plain, |p| p.layout);
+            let matrix = matrix(layout, &tensor.ty.shape);
+            let (dtype, len) = match matrix {
+                None => (DType::F32, 4 * tensor.ty.shape.elements()),
+                Some((n, k)) => (dtype, linear::packed_bytes(dtype, n, k)?),
+            };
+            entries.push(Entry { name: tensor.name.clone(), dtype, matrix, offset: total, len, checksum: 0 });
+            total = (total + len).next_multiple_of(ALIGN);
+        }
+        let refuse = |e| Error::Request(format!("cannot allocate {total} bytes for weights: {e}"));
+        let mut map = MmapMut::map_anon(total.max(1)).map_err(refuse)?;
+        for (t, entry) in graph.params().zip(&mut entries) {
+            let elements = graph.ty(t).shape.elements();
+            let values = read(&entry.name).filter(|v| v.len() == elements);
+            let values =
+                values.ok_or_else(|| Error::Weights(format!("{elements} values of {} are missing", entry.name)))?;
+            let bytes = &mut map[entry.offset..entry.offset + entry.len];
+            match entry.matrix {
+                None => bytes.copy_from_slice(bytemuck::cast_slice(values)),
+                Some((n, k)) => {
+                    let transposed = graph.param(t).is_some_and(|p| p.layout == Layout::InOut);
+                    pack_values(values, transposed, entry.dtype, n, k, bytes)?;
+                }
+            }
+            entry.checksum = xxh3_64(bytes);
+        }
+        Ok(Self::from_parts(Region::Owned(map), entries))
+    }
+
     /// Uses packed weights where a compiled file maps them. `entries` were read from the file and are checked here.
     ///
     /// # Errors
@@ -234,23 +273,24 @@ fn fill(graph: &Graph, checkpoint: &Checkpoint, t: TensorId, entry: &mut Entry, 
 
 /// Packs one matrix, panels in parallel.
 fn pack(tensor: &NamedTensor, transposed: bool, dtype: DType, n: usize, k: usize, bytes: &mut [u8]) -> Result<()> {
-    let panel = linear::panel_bytes(dtype, k)?;
-    let mut in_panels = |source: &Source| {
-        bytes
-            .par_chunks_mut(panel)
-            .enumerate()
-            .try_for_each(|(p, dst)| linear::pack(dtype, n, k, source, p..p + 1, dst))
-    };
     if tensor.info.dtype == dtype && !transposed {
-        return in_panels(&Source::Stored(&tensor.data));
+        return in_panels(&Source::Stored(&tensor.data), dtype, n, k, bytes);
     }
     let mut values = vec![0.0f32; n * k];
     tensor.read_f32(&mut values);
-    if transposed {
-        in_panels(&Source::Rows(&|row, out: &mut [f32]| {
-            out.iter_mut().zip(values[row..].iter().step_by(n)).for_each(|(o, v)| *o = *v);
-        }))
+    pack_values(&values, transposed, dtype, n, k, bytes)
+}
+
+fn pack_values(values: &[f32], transposed: bool, dtype: DType, n: usize, k: usize, bytes: &mut [u8]) -> Result<()> {
+    let rows: &(dyn Fn(usize, &mut [f32]) + Sync) = if transposed {
+        &|row, out| out.iter_mut().zip(values[row..].iter().step_by(n)).for_each(|(o, v)| *o = *v)
     } else {
-        in_panels(&Source::Rows(&|row, out: &mut [f32]| out.copy_from_slice(&values[row * k..(row + 1) * k])))
-    }
+        &|row, out| out.copy_from_slice(&values[row * k..(row + 1) * k])
+    };
+    in_panels(&Source::Rows(rows), dtype, n, k, bytes)
+}
+
+fn in_panels(source: &Source, dtype: DType, n: usize, k: usize, bytes: &mut [u8]) -> Result<()> {
+    let panel = linear::panel_bytes(dtype, k)?;
+    bytes.par_chunks_mut(panel).enumerate().try_for_each(|(p, dst)| linear::pack(dtype, n, k, source, p..p + 1, dst))
 }

@@ -1,0 +1,280 @@
+//! `staticgrad train`: from scratch or finetuning, with checkpoints that a run continues from bit-identically.
+
+mod options;
+mod progress;
+mod source;
+
+use super::output::{bytes, line};
+use crate::error::{Error, Result};
+use crate::passes::{self, Mode};
+use crate::plan::{self, Plan};
+use crate::tensor::DType;
+use crate::train::checkpoint::Saved;
+use crate::train::sample::Sampling;
+use crate::train::{Log, Record, Run, Settings, Step, chart, init, model};
+use crate::weights::{ModelConfig, TokenizerSource};
+pub use options::TrainArgs;
+use progress::Progress;
+use source::{Data, ModelSource};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Files of a run's directory.
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const LOG: &str = "log.jsonl";
+const CURVE: &str = "loss.svg";
+const BEST: &str = "best";
+/// Points of a curve in the picture; more are averaged.
+const CURVE_POINTS: usize = 600;
+
+/// Runs the command.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    for (option, value) in
+        [("eval-every", args.eval_every), ("checkpoint-every", args.checkpoint_every), ("log-every", args.log_every)]
+    {
+        if value == 0 {
+            return Err(Error::Usage(format!("--{option} must be at least 1")));
+        }
+    }
+    let dtype = DType::from_name(&args.save_type).filter(|d| [DType::F32, DType::F16, DType::BF16].contains(d));
+    let dtype = dtype.ok_or_else(|| Error::Usage(format!("--save-type {}: use f32, f16 or bf16", args.save_type)))?;
+    let threads = args.threads.count()?;
+    let path = args.out.join(CHECKPOINT);
+    let saved = match (path.exists(), args.resume) {
+        (true, true) => Some(Saved::open(&path)?),
+        (true, false) => {
+            let message = "already holds a run; continue it with --resume, or choose another --out";
+            return Err(Error::file(&args.out, message));
+        }
+        (false, _) => None,
+    };
+    let settings = match &saved {
+        Some(saved) => {
+            args.numbers.agree_with(&saved.state().settings)?;
+            saved.state().settings.clone()
+        }
+        None => args.numbers.settings()?,
+    };
+    let source = ModelSource::open(&settings.model, settings.size.as_deref(), &settings.set)?;
+    let rows = source.dim("T")?;
+    if settings.context > rows {
+        return Err(Error::Usage(format!("--context {}: the model's context is {rows}", settings.context)));
+    }
+    let data = Data::open(&settings, &source)?;
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create", e))?;
+    let plan = plan::compile(passes::train(&source.graph, &settings.training())?, Mode::Train, settings.capacity())?;
+    let sampling = match (args.sample_every, source.tokenizer(settings.tokenizer.as_deref())) {
+        (0, _) | (_, Err(_)) => None,
+        (_, Ok(tokenizer)) => {
+            Sampling::new(&source.graph, rows, tokenizer, source.dim("V")?, args.sample_tokens, threads)?
+        }
+    };
+    report_bytes(&plan, threads, &data, sampling.as_ref())?;
+
+    let mut run = Run::new(&plan, threads, settings.clone(), data.train, data.validation)?;
+    match (saved, &source.checkpoint) {
+        (Some(saved), _) => run.resume(&path, saved)?,
+        (None, Some(checkpoint)) => init::load(run.trainer_mut(), checkpoint)?,
+        (None, None) => init::initialise(run.trainer_mut(), settings.seed),
+    }
+    let saver = Saver {
+        directory: &args.out,
+        checkpoint: path,
+        config: source.config(),
+        tokenizer: source.tokenizer_source(settings.tokenizer.as_deref()),
+        dtype,
+        title: format!("{} on {}", source.graph.name, settings.data.file_name().unwrap_or_default().to_string_lossy()),
+    };
+    drop(source);
+    if saver.config.is_none() {
+        eprintln!("no Hugging Face model computes what this spec says: the run keeps checkpoints only");
+    }
+    Loop { args, settings: &settings, saver: &saver, sampling, run: &mut run }.train()
+}
+
+/// Prints the bytes of everything that grows with model, batch or data.
+fn report_bytes(plan: &Plan, threads: usize, data: &Data, sampling: Option<&Sampling>) -> Result<()> {
+    let graph = &plan.graph;
+    let size = |t| 4 * graph.ty(t).shape.elements() as u64;
+    let parameters: u64 = graph.params().map(size).sum();
+    let totals = &plan.totals;
+    let tokens = data.train.memory_bytes() + data.validation.as_ref().map_or(0, |v| v.memory_bytes());
+    let arena = totals.arena(threads);
+    let parts = [
+        ("parameters", parameters),
+        ("moments, other states and inputs", totals.persistent - parameters),
+        ("activations and gradients", totals.transient),
+        ("scratch of all threads", totals.scratch_per_worker * threads as u64),
+        ("arena", arena),
+        ("tokens", tokens),
+        ("batch", 8 * plan.capacity.step_rows as u64),
+        ("total", arena + tokens + 8 * plan.capacity.step_rows as u64),
+    ];
+    for (what, n) in parts {
+        line(&format!("  {what:<34} {n:>14} B  {}", bytes(n)));
+    }
+    if let Some(sampling) = sampling {
+        let n = sampling.bytes()?;
+        line(&format!("  {:<34} {n:>14} B  {}", "more while a sample is made", bytes(n)));
+    }
+    Ok(())
+}
+
+/// What is written to the run's directory, and how.
+struct Saver<'a> {
+    directory: &'a Path,
+    checkpoint: PathBuf,
+    config: Option<ModelConfig>,
+    tokenizer: TokenizerSource,
+    dtype: DType,
+    title: String,
+}
+
+impl Saver<'_> {
+    /// The checkpoint, then what is made from it.
+    fn save(&self, run: &Run) -> Result<()> {
+        run.save(&self.checkpoint)?;
+        self.model(run, self.directory)?;
+        let records = Log::read(&self.directory.join(LOG))?;
+        if records.iter().any(|r| r.loss.or(r.val_loss).is_some_and(f64::is_finite)) {
+            let records = chart::thinned(&records, CURVE_POINTS);
+            chart::write_loss_curve(&self.directory.join(CURVE), &self.title, &records)?;
+        }
+        Ok(())
+    }
+
+    fn model(&self, run: &Run, directory: &Path) -> Result<()> {
+        match &self.config {
+            Some(config) => model::export(run.trainer(), config, &self.tokenizer, self.dtype, directory),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The steps of a run with all that happens between them.
+struct Loop<'a, 'p> {
+    args: &'a TrainArgs,
+    settings: &'a Settings,
+    saver: &'a Saver<'a>,
+    sampling: Option<Sampling>,
+    run: &'a mut Run<'p>,
+}
+
+impl Loop<'_, '_> {
+    fn train(mut self) -> Result<()> {
+        let stop = stop_on_interrupt()?;
+        let start = self.run.state().step;
+        let steps = self.settings.steps;
+        let log_path = self.args.out.join(LOG);
+        let mut log = if start == 0 { Log::create(&log_path)? } else { Log::resume(&log_path, start)? };
+        if start >= steps {
+            self.saver.save(self.run)?;
+            line(&format!("all {steps} steps are done already; the model is in {}", self.args.out.display()));
+            return Ok(());
+        }
+        if start == 0 {
+            self.run.save(&self.saver.checkpoint)?;
+        }
+        let mut progress = Progress::new(start, steps);
+        let mut mean = Mean::default();
+        while self.run.state().step < steps && !stop.load(Ordering::Relaxed) {
+            let step = self.run.step()?;
+            mean.add(&step);
+            progress.step(step.number, step.loss, self.settings.tokens_per_step() as f64 / step.seconds);
+            let due = |every: u64| step.number % every == 0 || step.number == steps;
+            if due(self.args.log_every) {
+                log.append(&mean.record(self.settings.tokens_per_step(), self.run.state().seconds))?;
+                mean = Mean::default();
+            }
+            if due(self.args.eval_every) {
+                self.validate(&step, &mut log, &mut progress)?;
+            }
+            if let Some(sampling) = self.sampling.as_ref().filter(|_| due(self.args.sample_every)) {
+                let text = sampling.generate(self.run.trainer(), step.number)?;
+                log.append(&Record { step: step.number, sample: Some(text.clone()), ..Default::default() })?;
+                progress.line(&format!("--- sample after {} steps ---\n{}\n---", step.number, text.trim()));
+            }
+            if step.number % self.args.checkpoint_every == 0 {
+                self.saver.save(self.run)?;
+            }
+        }
+        progress.finish();
+        self.saver.save(self.run)?;
+        self.report()
+    }
+
+    fn validate(&mut self, step: &Step, log: &mut Log, progress: &mut Progress) -> Result<()> {
+        let limit = if step.number == self.settings.steps { None } else { self.args.eval_windows };
+        let Some(loss) = self.run.validate(limit)? else { return Ok(()) };
+        if !loss.is_finite() {
+            return Err(Error::Request(format!(
+                "the validation loss after step {} is {loss}; lower --lr",
+                step.number
+            )));
+        }
+        log.append(&Record { step: step.number, val_loss: Some(loss), ..Default::default() })?;
+        let windows = self.run.validation_windows().min(limit.unwrap_or(usize::MAX));
+        progress.validated(step.number, loss, windows);
+        if self.run.note_validation(loss) && self.args.keep_best {
+            self.saver.model(self.run, &self.args.out.join(BEST))?;
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Result<()> {
+        let state = self.run.state();
+        let out = self.args.out.display();
+        if state.step < self.settings.steps {
+            line(&format!(
+                "stopped after step {} of {}; continue with --resume --out {out}",
+                state.step, self.settings.steps
+            ));
+            return Ok(());
+        }
+        let best = state
+            .best
+            .map_or(String::new(), |(step, loss)| format!("; best validation loss {loss:.4} after step {step}"));
+        line(&format!("{} steps in {:.0} s{best}; the model is in {out}", state.step, state.seconds));
+        Ok(())
+    }
+}
+
+/// Means over the steps since the last line of the log.
+#[derive(Default)]
+struct Mean {
+    steps: f64,
+    loss: f64,
+    seconds: f64,
+    last: Option<Step>,
+}
+
+impl Mean {
+    fn add(&mut self, step: &Step) {
+        self.steps += 1.0;
+        self.loss += step.loss;
+        self.seconds += step.seconds;
+        self.last = Some(*step);
+    }
+
+    fn record(&self, tokens_per_step: usize, seconds: f64) -> Record {
+        Record {
+            step: self.last.map_or(0, |s| s.number),
+            loss: Some(self.loss / self.steps),
+            learning_rate: self.last.map(|s| s.learning_rate),
+            grad_norm: self.last.map(|s| s.gradient_norm),
+            tokens_per_second: Some(self.steps * tokens_per_step as f64 / self.seconds),
+            seconds: Some(seconds),
+            ..Default::default()
+        }
+    }
+}
+
+/// Becomes true when the user interrupts or the system asks the program to end.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+        .map_err(|e| Error::Request(format!("cannot watch for interrupts: {e}")))?;
+    Ok(stop)
+}

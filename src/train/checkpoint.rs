@@ -1,0 +1,185 @@
+//! Checkpoints of training: one safetensors file with weights and moments, whose metadata says the rest.
+//!
+//! The file takes its place by a rename after it is on the disk, so a kill at any moment leaves the previous one or the new one.
+
+use super::atomic_file::AtomicFile;
+use super::loader::Position;
+use super::settings::Settings;
+use crate::error::{Error, Result};
+use crate::exec::Trainer;
+use crate::graph::Graph;
+use crate::passes::optimizer::{FIRST_MOMENT, SECOND_MOMENT};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Key of the state in the file's metadata.
+const KEY: &str = "staticgrad.training";
+/// Version of [`State`].
+const VERSION: u32 = 1;
+/// No header of ours is longer.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Everything of a run beside weights and moments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this structure.
+    pub version: u32,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Where the next batch starts. Random numbers are functions of seed, step and position: there is no other random state.
+    pub position: Position,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// Step and validation loss of the best validation so far.
+    pub best: Option<(u64, f64)>,
+    /// Model, data and hyperparameters.
+    pub settings: Settings,
+    /// Name of the spec's model.
+    pub model_name: String,
+    /// Resolved dimensions and constants of the spec, as text, which keeps every bit.
+    pub constants: BTreeMap<String, String>,
+    /// Tokens of the training data.
+    pub data_tokens: u64,
+    /// XXH3 of the values, in the order of the file, as 16 hexadecimal digits.
+    pub checksum: String,
+}
+
+impl State {
+    /// A state at step 0.
+    pub fn new(settings: Settings, graph: &Graph, data_tokens: u64) -> Self {
+        State {
+            version: VERSION,
+            step: 0,
+            position: Position::default(),
+            seconds: 0.0,
+            best: None,
+            settings,
+            model_name: graph.name.clone(),
+            constants: graph.constants.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+            data_tokens,
+            checksum: String::new(),
+        }
+    }
+}
+
+/// Every array of the checkpoint, in the order of the file.
+fn arrays<'a>(trainer: &'a Trainer<'_>) -> impl Iterator<Item = (String, &'a [f32])> {
+    trainer.parameters().flat_map(move |name| {
+        let value = trainer.parameter(name).expect("the trainer holds every parameter");
+        let moments = trainer.moments(name).map_or([None, None], |[m, v]| [Some(m), Some(v)]);
+        [("", Some(value)), (FIRST_MOMENT, moments[0]), (SECOND_MOMENT, moments[1])]
+            .into_iter()
+            .filter_map(move |(suffix, values)| Some((format!("{name}{suffix}"), values?)))
+    })
+}
+
+/// Writes a checkpoint.
+///
+/// # Errors
+/// What the system refuses; the file at `path` is then the previous one.
+pub fn save(path: &Path, trainer: &Trainer, state: &State) -> Result<()> {
+    let mut end = 0;
+    let mut infos = Vec::new();
+    let mut hash = Xxh3::new();
+    for (name, values) in arrays(trainer) {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        infos.push((
+            name,
+            TensorInfo { dtype: Dtype::F32, shape: vec![values.len()], data_offsets: (end, end + bytes.len()) },
+        ));
+        end += bytes.len();
+        hash.update(bytes);
+    }
+    let described = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be described: {e}"));
+    let state = State { checksum: format!("{:016x}", hash.digest()), ..state.clone() };
+    let json = serde_json::to_string(&state).map_err(|e| described(&e))?;
+    let metadata = Metadata::new(Some(HashMap::from([(KEY.to_string(), json)])), infos).map_err(|e| described(&e))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| described(&e))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = AtomicFile::create(path)?;
+    let failed = |e| Error::io(path, "write", e);
+    file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header)).map_err(failed)?;
+    arrays(trainer).try_for_each(|(_, values)| file.write_all(bytemuck::cast_slice(values))).map_err(failed)?;
+    file.commit()
+}
+
+/// An opened checkpoint: its state, and where to read the values.
+pub struct Saved {
+    state: State,
+    metadata: Metadata,
+    file: File,
+}
+
+impl Saved {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// A file that is not a checkpoint of training, or of another version.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |e| Error::io(path, "read", e);
+        let refuse = |e: &dyn std::fmt::Display| Error::file(path, format!("not a checkpoint of training: {e}"));
+        let mut file = File::open(path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(failed)?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER.min(size) {
+            return Err(refuse(&"its header does not fit the file; it is truncated or damaged"));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(failed)?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| refuse(&e))?;
+        let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| refuse(&"it has no state"))?;
+        let state: State = serde_json::from_str(text).map_err(|e| refuse(&e))?;
+        if state.version != VERSION {
+            return Err(refuse(&format!("version {}, expected {VERSION}", state.version)));
+        }
+        Ok(Saved { state, metadata, file })
+    }
+
+    /// The state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Reads weights and moments into a trainer of the same graph.
+    ///
+    /// # Errors
+    /// Arrays that are missing or of another length; a checksum that differs.
+    pub fn load(mut self, path: &Path, trainer: &mut Trainer) -> Result<State> {
+        let failed = |e| Error::io(path, "read", e);
+        let mut hash = Xxh3::new();
+        let mut end = 0;
+        let mut read = |name: &str, values: &mut [f32]| -> Result<()> {
+            let info = self.metadata.info(name);
+            let expected = (end, end + 4 * values.len());
+            if !info.is_some_and(|i| i.dtype == Dtype::F32 && i.data_offsets == expected) {
+                return Err(Error::file(path, format!("'{name}' is missing or has another size; start a new run")));
+            }
+            end = expected.1;
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+            self.file.read_exact(bytes).map_err(failed)?;
+            hash.update(bytes);
+            Ok(())
+        };
+        for name in trainer.parameters().collect::<Vec<_>>() {
+            let value = trainer.parameter_mut(name).expect("the trainer holds every parameter");
+            read(name, value)?;
+            let Some(length) = trainer.moments(name).map(|[m, _]| m.len()) else { continue };
+            let (mut m, mut v) = (vec![0.0; length], vec![0.0; length]);
+            read(&format!("{name}{FIRST_MOMENT}"), &mut m)?;
+            read(&format!("{name}{SECOND_MOMENT}"), &mut v)?;
+            assert!(trainer.set_moments(name, [&m, &v]), "the lengths were taken from the trainer");
+        }
+        if format!("{:016x}", hash.digest()) != self.state.checksum {
+            return Err(Error::file(path, "is damaged: the checksum of its values differs"));
+        }
+        Ok(self.state)
+    }
+}

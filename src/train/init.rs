@@ -1,0 +1,88 @@
+//! Initial parameters, from scratch or from a checkpoint.
+
+use crate::error::{Error, Result};
+use crate::exec::Trainer;
+use crate::graph::{Init, Layout};
+use crate::kernels::philox::{Philox, Purpose};
+use crate::weights::{Checkpoint, Orientation};
+use rayon::prelude::*;
+
+/// Values that one task draws.
+const TASK: usize = 1 << 12;
+
+/// Fills `out` as `init` says. Value `i` of parameter `index` depends on the seed, `index` and `i` alone.
+pub fn fill(init: Init, seed: u64, index: u64, out: &mut [f32]) {
+    match init {
+        Init::Zeros => out.fill(0.0),
+        Init::Ones => out.fill(1.0),
+        Init::Normal(deviation) => {
+            let random = Philox::new(seed).derive(Purpose::Init, index, 0);
+            out.par_chunks_mut(TASK).enumerate().for_each(|(task, out)| {
+                for (i, value) in out.iter_mut().enumerate() {
+                    *value = (deviation * f64::from(random.normal_f32((task * TASK + i) as u64))) as f32;
+                }
+            });
+        }
+    }
+}
+
+/// Gives every parameter the initial value that its spec asks for.
+pub fn initialise(trainer: &mut Trainer, seed: u64) {
+    let graph = &trainer.executor().plan().graph;
+    for (index, t) in graph.params().enumerate() {
+        let init = graph.param(t).expect("it is a parameter").init;
+        let out = trainer.parameter_mut(&graph.tensor(t).name).expect("the trainer holds every parameter");
+        fill(init, seed, index as u64, out);
+    }
+}
+
+/// Gives every parameter its value in a checkpoint, dequantised, in the orientation that the graph stores.
+///
+/// # Errors
+/// A tensor that is missing, extra or of another shape.
+pub fn load(trainer: &mut Trainer, checkpoint: &Checkpoint) -> Result<()> {
+    let graph = &trainer.executor().plan().graph;
+    for t in graph.params() {
+        let tensor = graph.tensor(t);
+        let orientation = match graph.param(t).expect("it is a parameter").layout {
+            Layout::OutIn => Some(Orientation::OutIn),
+            Layout::InOut => Some(Orientation::InOut),
+            Layout::Plain => None,
+        };
+        checkpoint.require(&tensor.name, &tensor.ty.shape, orientation)?;
+        let out = trainer.parameter_mut(&tensor.name).expect("the trainer holds every parameter");
+        match orientation {
+            Some(orientation) => checkpoint.read_f32_as(&tensor.name, orientation, out)?,
+            None => checkpoint.read_f32(&tensor.name, out)?,
+        }
+        if let Some(bad) = out.iter().find(|v| !v.is_finite()) {
+            return Err(Error::Weights(format!("{} holds {bad}; the checkpoint is damaged", tensor.name)));
+        }
+        checkpoint.release(&tensor.name);
+    }
+    checkpoint.refuse_extra(graph.params().map(|t| graph.tensor(t).name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_normal_and_depend_on_seed_and_index() {
+        let draw = |seed, index| {
+            let mut out = vec![0.0; 10_000];
+            fill(Init::Normal(0.02), seed, index, &mut out);
+            out
+        };
+        let values = draw(1, 0);
+        let mean = values.iter().sum::<f32>() / 1e4;
+        let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e4;
+        assert!(mean.abs() < 1e-3 && (variance.sqrt() - 0.02).abs() < 1e-3, "{mean} {variance}");
+        assert!(values == draw(1, 0) && values != draw(2, 0) && values != draw(1, 1));
+        let mut short = vec![0.0; 10];
+        fill(Init::Normal(0.02), 1, 0, &mut short);
+        assert_eq!(short, values[..10]);
+        fill(Init::Ones, 1, 0, &mut short);
+        assert_eq!(short, [1.0; 10]);
+    }
+}

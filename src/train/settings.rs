@@ -1,0 +1,149 @@
+//! What decides the numbers of a training run. A checkpoint stores it whole, so that a resumed run cannot differ.
+
+use super::schedule::{Schedule, ScheduleKind};
+use crate::error::{Error, Result};
+use crate::ops::Capacity;
+use crate::passes::{Training, optimizer::AdamW};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Model, data and hyperparameters of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Checkpoint to finetune, or spec to start from scratch.
+    pub model: String,
+    /// A named size of the spec.
+    pub size: Option<String>,
+    /// `NAME=VALUE` overrides of the spec.
+    pub set: Vec<String>,
+    /// Training data: a token file or text.
+    pub data: PathBuf,
+    /// Validation data.
+    pub val: Option<PathBuf>,
+    /// Share of text, from its end, that is set aside when there is no validation file.
+    #[serde(with = "exact")]
+    pub val_fraction: f64,
+    /// Tokenizer of text data, when it is not the model's own.
+    pub tokenizer: Option<String>,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Sequences of a micro-batch.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub context: usize,
+    /// Micro-batches of a step.
+    pub accumulate: usize,
+    /// How the learning rate falls.
+    pub schedule: ScheduleKind,
+    /// Peak of the learning rate.
+    #[serde(with = "exact")]
+    pub lr: f64,
+    /// Where the learning rate ends.
+    #[serde(with = "exact")]
+    pub min_lr: f64,
+    /// Steps of linear warmup.
+    pub warmup: u64,
+    /// Steps of the final fall of a warmup-stable-decay schedule.
+    pub decay_steps: u64,
+    /// Decoupled weight decay of matrices.
+    #[serde(with = "exact")]
+    pub weight_decay: f64,
+    /// Decay rate of the first moment.
+    #[serde(with = "exact")]
+    pub beta1: f64,
+    /// Decay rate of the second moment.
+    #[serde(with = "exact")]
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    #[serde(with = "exact")]
+    pub eps: f64,
+    /// Largest norm of all gradients together; 0 does not clip.
+    #[serde(with = "exact")]
+    pub clip: f64,
+    /// Seed of initialisation, data order and dropout.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Refuses values that make no sense.
+    ///
+    /// # Errors
+    /// The option's name and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |option: &str, value: String, rule: &str| {
+            Err(Error::Usage(format!("--{option} {value}: it must be {rule}")))
+        };
+        if self.steps == 0 {
+            return refuse("steps", "0".into(), "at least 1");
+        }
+        for (option, value) in [("batch", self.batch), ("context", self.context), ("accumulate", self.accumulate)] {
+            if value == 0 {
+                return refuse(option, "0".into(), "at least 1");
+            }
+        }
+        for (option, value) in [("beta1", self.beta1), ("beta2", self.beta2), ("val-fraction", self.val_fraction)] {
+            if !(0.0..1.0).contains(&value) {
+                return refuse(option, value.to_string(), "at least 0 and below 1");
+            }
+        }
+        for (option, value) in [("weight-decay", self.weight_decay), ("clip", self.clip)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return refuse(option, value.to_string(), "0 or more");
+            }
+        }
+        if !(self.eps > 0.0 && self.eps.is_finite()) {
+            return refuse("eps", self.eps.to_string(), "above 0");
+        }
+        let tokens = self.batch.checked_mul(self.context).and_then(|n| n.checked_mul(self.accumulate));
+        if tokens.is_none_or(|n| n > i32::MAX as usize) {
+            return Err(Error::Usage("--batch × --context × --accumulate: more tokens than a step can have".into()));
+        }
+        self.learning_rates().validate()
+    }
+
+    /// The learning rate of every step.
+    pub fn learning_rates(&self) -> Schedule {
+        Schedule {
+            kind: self.schedule,
+            peak: self.lr,
+            minimum: self.min_lr,
+            warmup: self.warmup,
+            steps: self.steps,
+            decay: self.decay_steps,
+        }
+    }
+
+    /// What the training graph holds.
+    pub fn training(&self) -> Training {
+        let Settings { beta1, beta2, eps, weight_decay, .. } = *self;
+        Training {
+            accumulate: self.accumulate > 1,
+            optimizer: Some(AdamW { beta1, beta2, eps, weight_decay }),
+            keep_gradients: false,
+        }
+    }
+
+    /// Sizes of the training plan.
+    pub fn capacity(&self) -> Capacity {
+        let rows = self.batch * self.context;
+        Capacity { slots: self.batch, context: self.context, step_rows: rows, wanted_rows: rows }
+    }
+
+    /// Tokens that a step trains on.
+    pub fn tokens_per_step(&self) -> usize {
+        self.batch * self.context * self.accumulate
+    }
+}
+
+/// Numbers as text, because the JSON reader may round the last bit of one with many digits.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{value:?}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
