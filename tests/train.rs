@@ -1,0 +1,320 @@
+//! `staticgrad train`: resuming, kills, interrupts, thread counts, refusals.
+
+use staticgrad::ops::Capacity;
+use staticgrad::passes::{self, Mode};
+use staticgrad::plan::{self, Plan};
+use staticgrad::spec;
+use staticgrad::train::checkpoint::Saved;
+use staticgrad::train::{Log, Run, ScheduleKind, Settings, TokenSource, TokenWidth, TokenWriter, init};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TINY: [&str; 5] = ["V=256", "T=16", "C=16", "H=2", "L=1"];
+
+fn settings(accumulate: usize) -> Settings {
+    Settings {
+        model: "gpt2".into(),
+        size: None,
+        set: TINY.iter().map(|s| s.to_string()).collect(),
+        data: "text".into(),
+        val: None,
+        val_fraction: 0.0,
+        tokenizer: None,
+        steps: 12,
+        batch: 2,
+        context: 16,
+        accumulate,
+        schedule: ScheduleKind::Cosine,
+        lr: 3e-3,
+        min_lr: 3e-4,
+        warmup: 3,
+        decay_steps: 0,
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        clip: 1.0,
+        seed: 7,
+    }
+}
+
+fn compiled(settings: &Settings) -> Plan {
+    let sets: Vec<(String, String)> =
+        settings.set.iter().map(|s| s.split_once('=').map(|(n, v)| (n.into(), v.into())).expect("a pair")).collect();
+    let graph = spec::compile(&spec::builtin("gpt2").expect("built in"), &sets, None).expect("the spec compiles");
+    let graph = passes::train(&graph, &settings.training()).expect("it can be trained");
+    let Capacity { slots, .. } = settings.capacity();
+    assert_eq!(slots, settings.batch);
+    plan::compile(graph, Mode::Train, settings.capacity()).expect("it compiles")
+}
+
+fn text() -> String {
+    (0..400).map(|i| format!("Line {} of {}.\n", i * i % 97, i % 13)).collect()
+}
+
+fn tokens() -> Arc<TokenSource> {
+    Arc::new(TokenSource::from_tokens("text", text().bytes().map(u32::from).collect()))
+}
+
+fn bits(run: &Run) -> Vec<u32> {
+    let trainer = run.trainer();
+    let moments = |name| trainer.moments(name).expect("moments").concat();
+    trainer
+        .parameters()
+        .flat_map(|name| [trainer.parameter(name).expect("a parameter").to_vec(), moments(name)].concat())
+        .map(f32::to_bits)
+        .collect()
+}
+
+#[test]
+fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("checkpoint.safetensors");
+    for accumulate in [1, 2] {
+        let settings = settings(accumulate);
+        let plan = compiled(&settings);
+        let new = |threads| Run::new(&plan, threads, settings.clone(), tokens(), Some(tokens())).expect("a run");
+        let mut whole = new(1);
+        init::initialise(whole.trainer_mut(), settings.seed);
+        let losses: Vec<f64> = (0..12).map(|_| whole.step().expect("a step").loss).collect();
+        assert!(losses[11] < losses[0]);
+        let mut first = new(2);
+        init::initialise(first.trainer_mut(), settings.seed);
+        let mut halves: Vec<f64> = (0..6).map(|_| first.step().expect("a step").loss).collect();
+        first.validate(Some(3)).expect("a loss");
+        first.save(&path).expect("saved");
+        let mut second = new(3);
+        second.resume(&path, Saved::open(&path).expect("a checkpoint")).expect("it fits");
+        halves.extend((0..6).map(|_| second.step().expect("a step").loss));
+        assert_eq!(losses, halves);
+        assert!(bits(&whole) == bits(&second));
+        assert_eq!(whole.validate(None).expect("a loss"), second.validate(None).expect("a loss"));
+        let mut other = Run::new(&plan, 1, Settings { lr: 1e-3, ..settings.clone() }, tokens(), None).expect("a run");
+        let refused = other.resume(&path, Saved::open(&path).expect("a checkpoint")).expect_err("other options");
+        assert!(refused.to_string().contains("other options"), "{refused}");
+    }
+    let mut bytes = std::fs::read(&path).expect("it was saved");
+    let last = bytes.len() - 5;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).expect("written");
+    let settings = settings(2);
+    let plan = compiled(&settings);
+    let mut run = Run::new(&plan, 1, settings, tokens(), None).expect("a run");
+    let refused = run.resume(&path, Saved::open(&path).expect("its header is whole")).expect_err("a flipped bit");
+    assert!(refused.to_string().contains("checksum"), "{refused}");
+    std::fs::write(&path, &bytes[..100]).expect("written");
+    assert!(Saved::open(&path).is_err());
+}
+
+/// A directory with a text and the command that trains on it.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("text.txt"), text()).expect("written");
+        Place { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn train(&self, out: &str, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
+        command.current_dir(self.directory.path()).args(["train", "--out", out]).args(options);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn tiny(&self, out: &str, options: &[&str]) -> Command {
+        let mut command = self.train(out, &["--model", "gpt2", "--data", "text.txt", "--batch", "2", "--lr", "3e-3"]);
+        TINY.iter().for_each(|set| {
+            command.args(["--set", set]);
+        });
+        command.args(options);
+        command
+    }
+}
+
+fn output(mut command: Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+fn succeeded(command: Command) -> String {
+    let output = output(command);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    out.into_owned()
+}
+
+/// Bytes of the values behind the header, which holds the time.
+fn values(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    bytes[8 + header..].to_vec()
+}
+
+#[test]
+fn kills_at_random_moments_leave_a_run_that_resumes_to_the_same_bits() {
+    let place = Place::new();
+    let options = ["--steps", "30", "--checkpoint-every", "1", "--sample-every", "7", "--eval-every", "5"];
+    succeeded(place.tiny("whole", &options));
+    let kills = if std::env::var_os("STATICGRAD_SLOW").is_some() { 50 } else { 4 };
+    let (mut done, mut random, mut round) = (0, 12345u64, 0);
+    while done < kills {
+        let out = format!("killed{round}");
+        round += 1;
+        loop {
+            let resumed: Vec<&str> = options.iter().copied().chain(["--resume"]).collect();
+            let mut child = place.tiny(&out, &resumed).spawn().expect("the program starts");
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let finished = wait(&mut child, Duration::from_millis(20 + (random >> 33) % 400));
+            match finished {
+                Some(success) => {
+                    assert!(success, "resuming failed after {done} kills");
+                    break;
+                }
+                None if done == kills => {
+                    assert!(child.wait().expect("it ends").success());
+                    break;
+                }
+                None => {
+                    child.kill().expect("it can be killed");
+                    child.wait().expect("it ends");
+                    done += 1;
+                }
+            }
+        }
+        for name in ["checkpoint.safetensors", "model.safetensors"] {
+            assert!(values(&place.path("whole").join(name)) == values(&place.path(&out).join(name)), "{out}: {name}");
+        }
+        let steps = |name: &str| -> Vec<(u64, Option<f64>, Option<f64>)> {
+            let log = Log::read(&place.path(name).join("log.jsonl")).expect("a log");
+            log.iter().filter(|r| r.val_loss.is_some()).map(|r| (r.step, r.loss, r.val_loss)).collect()
+        };
+        assert_eq!(steps("whole"), steps(&out));
+    }
+}
+
+/// Whether the program succeeded, or `None` when it still runs after `limit`.
+fn wait(child: &mut Child, limit: Duration) -> Option<bool> {
+    let clock = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a status") {
+            return Some(status.success());
+        }
+        if clock.elapsed() > limit {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_and_ends_cleanly() {
+    let place = Place::new();
+    let child = place.tiny("out", &["--steps", "1000000", "--sample-every", "0"]).spawn().expect("the program starts");
+    let clock = Instant::now();
+    let log = place.path("out/log.jsonl");
+    while std::fs::metadata(&log).map_or(0, |m| m.len()) == 0 {
+        assert!(clock.elapsed() < Duration::from_secs(60), "no step was logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    assert!(sent.success());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("continue with --resume"));
+    let state = Saved::open(&place.path("out/checkpoint.safetensors")).expect("a checkpoint").state().clone();
+    assert!(state.step > 0 && state.position.epoch * 1000 + state.position.index > 0);
+    assert!(place.path("out/loss.svg").exists());
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_model_which_runs_and_finetunes() {
+    let place = Place::new();
+    for threads in ["1", "3"] {
+        let printed = succeeded(place.tiny(threads, &["--steps", "8", "--threads", threads, "--eval-every", "4"]));
+        assert!(printed.contains("arena") && printed.contains("8 steps in"), "{printed}");
+    }
+    let model = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).expect("a model");
+    assert!(model("1") == model("3"));
+    let mut run = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
+    run.current_dir(place.directory.path()).args(["run", "--model", "1", "Line", "--max-tokens", "5"]);
+    assert!(succeeded(run).starts_with("Line"));
+    let options =
+        ["--model", "1", "--data", "text.txt", "--steps", "3", "--batch", "1", "--context", "8", "--save-type", "bf16"];
+    succeeded(place.train("tuned", &options));
+    let header = std::fs::read(place.path("tuned/model.safetensors")).expect("a model");
+    assert!(String::from_utf8_lossy(&header[8..2000]).contains("BF16"));
+    let losses = |out: &str| Log::read(&place.path(out).join("log.jsonl")).expect("a log");
+    assert!(losses("tuned")[0].loss < losses("1")[0].loss, "finetuning starts from the trained weights");
+}
+
+#[test]
+fn token_files_train_models_without_a_tokenizer() {
+    let place = Place::new();
+    for (name, count) in [("train.bin", 500), ("val.bin", 100)] {
+        let mut writer = TokenWriter::create(&place.path(name), TokenWidth::U16).expect("a file");
+        writer.push(&(0..count).map(|i| i * 7 % 97).collect::<Vec<_>>()).expect("written");
+        writer.finish().expect("finished");
+    }
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2-tiny");
+    let tiny = tiny.to_str().expect("UTF-8");
+    let options = ["--model", tiny, "--data", "train.bin", "--val", "val.bin", "--steps", "2", "--batch", "2"];
+    succeeded(place.train("out", &options));
+    let losses = Log::read(&place.path("out/log.jsonl")).expect("a log");
+    assert!(losses.iter().any(|r| r.val_loss.is_some()));
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let place = Place::new();
+    let refused = |out: &str, options: &[&str], code: i32, words: &str| {
+        let output = output(place.tiny(out, options));
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{options:?}: {message}");
+        assert!(message.contains(words), "{options:?}: {message}");
+    };
+    refused("a", &[], 2, "--steps N is missing");
+    refused("a", &["--steps", "0"], 2, "--steps 0");
+    refused("a", &["--steps", "5", "--context", "17"], 2, "--context 17");
+    refused("a", &["--steps", "5", "--beta1", "1"], 2, "--beta1 1");
+    refused("a", &["--steps", "5", "--warmup", "6"], 2, "6 warmup steps");
+    refused("a", &["--steps", "5", "--schedule", "cosin"], 2, "unknown schedule");
+    refused("a", &["--steps", "5", "--eval-every", "0"], 2, "--eval-every");
+    refused("a", &["--steps", "5", "--save-type", "q8_0"], 2, "--save-type q8_0");
+    refused("a", &["--steps", "5", "--val", "absent.txt"], 1, "absent.txt");
+    refused("a", &["--steps", "5", "--set", "V=64"], 1, "64");
+    assert!(!place.path("a").join("log.jsonl").exists());
+    refused("a", &["--steps", "40", "--lr", "1e25", "--clip", "0", "--warmup", "0"], 1, "step ");
+    succeeded(place.tiny("b", &["--steps", "2"]));
+    refused("b", &["--steps", "2"], 1, "--resume");
+    refused("b", &["--steps", "3", "--resume"], 2, "--steps differs");
+    assert!(succeeded(place.train("b", &["--resume"])).contains("done already"));
+    let output = output(place.train("none", &["--resume"]));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn tokenize_writes_what_train_reads() {
+    let place = Place::new();
+    let mut tokenize = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
+    tokenize.current_dir(place.directory.path());
+    tokenize.args(["tokenize", "text.txt", "--tokenizer", "bytes", "--val-fraction", "0.1", "-o", "train.bin"]);
+    let printed = succeeded(tokenize);
+    assert!(printed.contains("train.bin") && printed.contains("val.bin"), "{printed}");
+    succeeded(place.tiny("text", &["--steps", "2", "--val-fraction", "0.1"]));
+    let mut options = vec!["--model", "gpt2", "--data", "train.bin", "--val", "val.bin", "--steps", "2"];
+    options.extend(["--batch", "2", "--lr", "3e-3"]);
+    TINY.iter().for_each(|set| options.extend(["--set", set]));
+    succeeded(place.train("tokens", &options));
+    let model = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).expect("a model");
+    assert!(model("text") == model("tokens"));
+}
