@@ -5,7 +5,7 @@ use staticgrad::passes::{self, Mode};
 use staticgrad::plan::{self, Plan};
 use staticgrad::spec;
 use staticgrad::train::checkpoint::Saved;
-use staticgrad::train::{Log, Run, ScheduleKind, Settings, TokenSource, TokenWidth, TokenWriter, init};
+use staticgrad::train::{Log, Precision, Run, ScheduleKind, Settings, TokenSource, TokenWidth, TokenWriter, init};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -36,6 +36,7 @@ fn settings(accumulate: usize) -> Settings {
         beta2: 0.95,
         eps: 1e-8,
         clip: 1.0,
+        precision: Precision::F32,
         seed: 7,
     }
 }

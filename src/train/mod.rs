@@ -27,6 +27,6 @@ pub use loader::{Loader, Order, Position, ValidationWindows};
 pub use log::{Log, Record};
 pub use run::{Run, Step};
 pub use schedule::{Schedule, ScheduleKind};
-pub use settings::Settings;
+pub use settings::{Precision, Settings};
 pub use tokenize::{TokenizeOptions, TokenizeReport, tokenize};
 pub use tokens::{TokenFile, TokenSource, TokenWidth, TokenWriter};

@@ -60,8 +60,32 @@ pub struct Settings {
     /// Largest norm of all gradients together; 0 does not clip.
     #[serde(with = "exact")]
     pub clip: f64,
+    /// What factors of matrix products are rounded to.
+    pub precision: Precision,
     /// Seed of initialisation, data order and dropout.
     pub seed: u64,
+}
+
+/// What the factors of matrix products are rounded to; sums, parameters, moments and everything else are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Not at all.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Precision::F32),
+            "bf16" => Ok(Precision::Bf16),
+            _ => Err(Error::Usage(format!("unknown precision '{name}'; known are f32, bf16"))),
+        }
+    }
 }
 
 impl Settings {
@@ -120,6 +144,7 @@ impl Settings {
             accumulate: self.accumulate > 1,
             optimizer: Some(AdamW { beta1, beta2, eps, weight_decay }),
             keep_gradients: false,
+            bf16: self.precision == Precision::Bf16,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::super::ThreadArgs;
 use super::source::ModelSource;
 use crate::error::{Error, Result};
-use crate::train::{ScheduleKind, Settings};
+use crate::train::{Precision, ScheduleKind, Settings};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -112,6 +112,9 @@ pub struct NumberArgs {
     /// Largest norm of all gradients together; 0 does not clip [default: 1].
     #[arg(long, value_name = "X")]
     clip: Option<f64>,
+    /// What factors of matrix products are rounded to: f32 (not at all) or bf16 [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    precision: Option<Precision>,
     /// Seed of initialisation, data order and dropout [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -160,6 +163,7 @@ impl NumberArgs {
             beta2: self.beta2.unwrap_or(0.95),
             eps: self.eps.unwrap_or(1e-8),
             clip: self.clip.unwrap_or(1.0),
+            precision: self.precision.unwrap_or(Precision::F32),
             seed: self.seed.unwrap_or(0),
         };
         settings.validate()?;
@@ -199,6 +203,7 @@ impl NumberArgs {
             ("beta2", agrees(&self.beta2, &stored.beta2)),
             ("eps", agrees(&self.eps, &stored.eps)),
             ("clip", agrees(&self.clip, &stored.clip)),
+            ("precision", agrees(&self.precision, &stored.precision)),
             ("seed", agrees(&self.seed, &stored.seed)),
         ];
         match options.iter().find(|(_, agrees)| !agrees) {
