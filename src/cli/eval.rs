@@ -1,6 +1,7 @@
 //! `staticgrad eval`: logits and loss of given tokens.
 
 use super::ThreadArgs;
+use super::gradients::gradients;
 use super::model::{Model, ModelArgs};
 use super::output::line;
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ pub struct EvalArgs {
     /// Gets `logits` f32 [B, S, V] and, with targets, `loss` f32 [1].
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Add the gradient of the loss for every parameter as `grad.NAME`, named, shaped and oriented as Hugging Face does.
+    #[arg(long)]
+    grads: bool,
     /// Rows that one call computes [default: 128, or what a plan computes].
     #[arg(long, value_name = "N")]
     step_rows: Option<usize>,
@@ -93,8 +97,63 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     if args.step_rows == Some(0) {
         return Err(Error::Usage("--step-rows 0: must be at least 1".into()));
     }
+    let threads = args.threads.count()?;
     let batch = Batch::read(&args.tokens)?;
     let model = Model::open(&args.model)?;
+    let vocabulary = model.logits_width()?;
+    if let Some(bad) = batch.targets.iter().find(|&&t| t != -100 && (t < 0 || t as usize >= vocabulary)) {
+        return Err(Error::Request(format!("target {bad} is out of range: the model knows 0..{vocabulary}")));
+    }
+    let mut loss = 0.0;
+    let mut counted = 0usize;
+    write_atomically(&args.out, |out| {
+        let fail = |e| Error::io(&args.out, "write", e);
+        let gradients = match args.grads {
+            true => {
+                let (graph, checkpoint) = model.checkpoint("--grads")?;
+                gradients(graph, checkpoint, &batch, threads)?.parameters
+            }
+            false => Vec::new(),
+        };
+        let mut tensors = vec![("logits".to_string(), vec![batch.batch, batch.length, vocabulary])];
+        if !batch.targets.is_empty() {
+            tensors.push(("loss".into(), vec![1]));
+        }
+        tensors.extend(gradients.iter().map(|(p, _)| (format!("grad.{}", p.name), p.shape.dims().to_vec())));
+        write_header(out, &tensors).map_err(fail)?;
+        for_each_row(&model, &batch, args.step_rows, threads, &mut |row, logits| {
+            if let Some(&target) = batch.targets.get(row)
+                && target != -100
+            {
+                loss += cross_entropy(logits, target as usize);
+                counted += 1;
+            }
+            logits.iter().try_for_each(|&x| out.write_f32::<LittleEndian>(x)).map_err(fail)
+        })?;
+        if !batch.targets.is_empty() {
+            loss /= counted.max(1) as f64;
+            out.write_f32::<LittleEndian>(loss as f32).map_err(fail)?;
+        }
+        let mut values = gradients.iter().flat_map(|(_, values)| values);
+        values.try_for_each(|&x| out.write_f32::<LittleEndian>(x)).map_err(fail)
+    })?;
+    if !batch.targets.is_empty() {
+        line(&format!("loss {loss:.6} over {counted} targets"));
+    }
+    Ok(())
+}
+
+/// Computes the logits of every row of a batch, sequence by sequence, and hands them over with the number of the row.
+///
+/// # Errors
+/// Sequences longer than the context, more rows a call than a plan computes, tokens out of range, what `each` returns.
+pub fn for_each_row(
+    model: &Model,
+    batch: &Batch,
+    step_rows: Option<usize>,
+    threads: usize,
+    each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+) -> Result<()> {
     let context = model.context()?;
     if batch.length > context {
         return Err(Error::Request(format!(
@@ -102,7 +161,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             batch.length
         )));
     }
-    let step_rows = match (args.step_rows, model.capacity()) {
+    let step_rows = match (step_rows, model.capacity()) {
         (Some(n), Some(c)) if n > c.step_rows => {
             return Err(Error::Request(format!(
                 "--step-rows {n} exceeds the {} rows that the plan computes in a call; lower it, or compile with --step-rows {n}",
@@ -116,55 +175,32 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let step_rows = step_rows.min(batch.length);
     let plan = model.plan(Capacity { slots: 1, context: batch.length, step_rows, wanted_rows: step_rows })?;
     let store = model.store(&plan)?;
-    let mut session = Session::new(&plan, args.threads.count()?, &|name| store.get(name))?;
-    let vocabulary = session.logits_width();
-    if let Some(bad) = batch.targets.iter().find(|&&t| t != -100 && (t < 0 || t as usize >= vocabulary)) {
-        return Err(Error::Request(format!("target {bad} is out of range: the model knows 0..{vocabulary}")));
-    }
-    let rows_per_call = plan.capacity.wanted_rows.min(plan.capacity.step_rows).min(step_rows);
-    let mut loss = 0.0;
-    let mut counted = 0usize;
-    let shape = [batch.batch, batch.length, vocabulary];
-    write_atomically(&args.out, |out| {
-        let fail = |e| Error::io(&args.out, "write", e);
-        write_header(out, shape, !batch.targets.is_empty()).map_err(fail)?;
-        for (b, tokens) in batch.tokens.chunks(batch.length).enumerate() {
-            session.truncate(0, 0);
-            for (c, part) in tokens.chunks(rows_per_call).enumerate() {
-                session.run(&[(0, part)], Want::All)?;
-                for i in 0..part.len() {
-                    let logits = session.logits(i);
-                    logits.iter().try_for_each(|&x| out.write_f32::<LittleEndian>(x)).map_err(fail)?;
-                    if let Some(&target) = batch.targets.get(b * batch.length + c * rows_per_call + i)
-                        && target != -100
-                    {
-                        loss += cross_entropy(logits, target as usize);
-                        counted += 1;
-                    }
-                }
+    let mut session = Session::new(&plan, threads, &|name| store.get(name))?;
+    let rows_per_call = plan.capacity.wanted_rows.min(step_rows);
+    let mut row = 0;
+    for tokens in batch.tokens.chunks(batch.length) {
+        session.truncate(0, 0);
+        for part in tokens.chunks(rows_per_call) {
+            session.run(&[(0, part)], Want::All)?;
+            for i in 0..part.len() {
+                each(row, session.logits(i))?;
+                row += 1;
             }
         }
-        if !batch.targets.is_empty() {
-            loss /= counted.max(1) as f64;
-            out.write_f32::<LittleEndian>(loss as f32).map_err(fail)?;
-        }
-        Ok(())
-    })?;
-    if !batch.targets.is_empty() {
-        line(&format!("loss {loss:.6} over {counted} targets"));
     }
     Ok(())
 }
 
-/// The safetensors header of `logits` and `loss`, whose values follow in that order.
-fn write_header(out: &mut impl Write, [b, s, v]: [usize; 3], with_loss: bool) -> std::io::Result<()> {
-    let bytes = 4 * b * s * v;
-    let mut header =
-        serde_json::json!({ "logits": { "dtype": "F32", "shape": [b, s, v], "data_offsets": [0, bytes] } });
-    if with_loss {
-        header["loss"] = serde_json::json!({ "dtype": "F32", "shape": [1], "data_offsets": [bytes, bytes + 4] });
+/// The safetensors header of f32 tensors whose values follow in the same order.
+fn write_header(out: &mut impl Write, tensors: &[(String, Vec<usize>)]) -> std::io::Result<()> {
+    let mut header = serde_json::Map::new();
+    let mut at = 0;
+    for (name, shape) in tensors {
+        let end = at + 4 * shape.iter().product::<usize>();
+        header.insert(name.clone(), serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, end] }));
+        at = end;
     }
-    let mut text = header.to_string();
+    let mut text = serde_json::Value::Object(header).to_string();
     while !text.len().is_multiple_of(8) {
         text.push(' ');
     }

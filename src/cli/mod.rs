@@ -1,11 +1,16 @@
 //! The command line: thin, and the only place that prints.
 
+mod accuracy;
 mod bench;
+mod check;
 mod compile;
 mod eval;
+mod export;
+mod gradients;
 mod ladder;
 mod model;
 mod output;
+mod perplexity;
 mod profile;
 mod run;
 mod tokenize;
@@ -43,6 +48,14 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Turn text files into token files for training.
     Tokenize(tokenize::TokenizeArgs),
+    /// Compare logits, loss and gradients with an llm.c debug state.
+    Check(check::CheckArgs),
+    /// Measure how well a model predicts a text.
+    Perplexity(perplexity::PerplexityArgs),
+    /// Answer multiple-choice questions in llm.c's eval format.
+    Accuracy(accuracy::AccuracyArgs),
+    /// Write a checkpoint in another format.
+    Export(export::ExportArgs),
     /// Measure the machine's limits and the speed of a model against them.
     Bench(bench::BenchArgs),
 }
@@ -74,6 +87,10 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Accuracy(args) => accuracy::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Bench(args) => bench::run(&args),
     });
     match result {

@@ -134,6 +134,29 @@ impl Model {
         matches!(self.source, Source::Plan { .. })
     }
 
+    /// The graph as the spec gives it, with the checkpoint.
+    ///
+    /// # Errors
+    /// On a compiled plan; `what` asked for it.
+    pub fn checkpoint(&self, what: &str) -> Result<(&Graph, &Checkpoint)> {
+        match &self.source {
+            Source::Checkpoint { graph, checkpoint } => Ok((graph, checkpoint)),
+            Source::Plan { .. } => {
+                Err(Error::Usage(format!("{what} needs a checkpoint as --model, not a compiled plan")))
+            }
+        }
+    }
+
+    /// Logits in a row.
+    ///
+    /// # Errors
+    /// When the graph gives none.
+    pub fn logits_width(&self) -> Result<usize> {
+        let graph = self.graph();
+        let logits = graph.output("logits").ok_or_else(|| Error::Plan("the graph has no result 'logits'".into()))?;
+        Ok(graph.ty(logits).shape.elements())
+    }
+
     /// The graph, before or after lowering.
     pub fn graph(&self) -> &Graph {
         match &self.source {

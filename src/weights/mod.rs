@@ -11,6 +11,7 @@
 //! but headers until a tensor is asked for.
 
 mod checkpoint;
+pub mod debug_state;
 pub mod export;
 mod files;
 pub mod gguf;
