@@ -12,6 +12,8 @@ use byteorder::{ByteOrder, LittleEndian};
 use std::path::Path;
 
 const MAGIC: i32 = 20_240_327;
+/// The vocabulary is padded to a multiple of this.
+const ROUNDED: usize = 128;
 
 /// What a state file holds.
 pub struct DebugState {
@@ -63,8 +65,9 @@ impl DebugState {
         let rows = batch * length;
         let words = (bytes.len() - HEADER_BYTES) / 4;
         let before = rows.checked_mul(v + 2).and_then(|n| n.checked_add(1 + count));
-        let padding =
-            before.and_then(|n| words.checked_sub(n)).filter(|n| bytes.len().is_multiple_of(4) && n.is_multiple_of(c));
+        let padding = before
+            .and_then(|n| words.checked_sub(n))
+            .filter(|n| bytes.len().is_multiple_of(4) && n.is_multiple_of(c) && n / c < ROUNDED);
         let Some(padding) = padding else {
             return Err(damaged(format!(
                 "{} bytes do not hold {batch} × {length} tokens, logits over {v} and {count} gradients",
