@@ -2,6 +2,7 @@
 
 use crate::kernels::interleave::{MOST_ROWS, Word, interleave, pair_rows};
 use crate::kernels::isa::Isa;
+use crate::kernels::linear::epilogue;
 use crate::kernels::view::View;
 use std::ops::Range;
 
@@ -38,40 +39,62 @@ impl<'a> Operand<'a> {
         Operand { transposed: !self.transposed, ..self }
     }
 
-    /// Writes rows `rows` of the operand side by side: word `w` of row `r` goes to `dst[w × pitch + r]`; places between the rows and
-    /// `pitch` become zero.
-    pub(super) fn pack(&self, isa: Isa, word: Word, rows: Range<usize>, dst: &mut [u32], pitch: usize) {
-        let count = rows.len();
-        if count < pitch {
+    /// Packs rows `rows` of the operand in blocks, given as (first row within `rows`, rows): word `w` of row `r` of a block goes to
+    /// `dst[first × words + w × rows + r]`. Rows past the end of `rows` become zero.
+    pub(super) fn pack(
+        &self,
+        isa: Isa,
+        word: Word,
+        rows: Range<usize>,
+        blocks: impl Iterator<Item = (usize, usize)> + Clone,
+        dst: &mut [u32],
+    ) {
+        if blocks.clone().any(|(first, count)| first + count > rows.len()) {
             dst.fill(0);
         }
         if self.transposed {
-            self.pack_stored_rows(isa, word, rows, dst, pitch);
-        } else {
-            for first in (0..count).step_by(MOST_ROWS) {
-                let here = MOST_ROWS.min(count - first);
+            return self.pack_stored_rows(isa, word, rows, blocks, dst);
+        }
+        let words = word.count(self.stored.width());
+        for (first, count) in blocks {
+            let dst = &mut dst[first * words..][..count * words];
+            let end = count.min(rows.len() - first);
+            for i in (0..end).step_by(MOST_ROWS) {
+                let here = MOST_ROWS.min(end - i);
                 let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
-                for (i, slice) in slices[..here].iter_mut().enumerate() {
-                    *slice = self.stored.row(rows.start + first + i);
+                for (r, slice) in slices[..here].iter_mut().enumerate() {
+                    *slice = self.stored.row(rows.start + first + i + r);
                 }
-                interleave(isa, word, &slices[..here], &mut dst[first..], pitch);
+                interleave(isa, word, &slices[..here], &mut dst[i..], count);
             }
         }
     }
 
-    /// Packs columns `columns` of the stored matrix, whose rows lie in the order wanted already.
-    fn pack_stored_rows(&self, isa: Isa, word: Word, columns: Range<usize>, dst: &mut [u32], pitch: usize) {
+    /// Packs columns of the stored matrix, whose rows lie in the order wanted already. Each stored row is read once.
+    fn pack_stored_rows(
+        &self,
+        isa: Isa,
+        word: Word,
+        columns: Range<usize>,
+        blocks: impl Iterator<Item = (usize, usize)> + Clone,
+        dst: &mut [u32],
+    ) {
         let k = self.stored.rows();
-        match word {
-            Word::F32 => {
-                for (i, dst) in dst.chunks_exact_mut(pitch).enumerate().take(k) {
-                    copy(&self.stored.row(i)[columns.clone()], dst);
-                }
+        let words = word.count(k);
+        let per_word = if word == Word::F32 { 1 } else { 2 };
+        let row = |i: usize| &self.stored.row(i)[columns.clone()];
+        for w in 0..words {
+            for i in per_word * (w + ROWS_AHEAD)..(per_word * (w + ROWS_AHEAD + 1)).min(k) {
+                epilogue::prefetch(row(i));
             }
-            Word::Bf16Pair => {
-                for (w, dst) in dst.chunks_exact_mut(pitch).enumerate().take(k.div_ceil(2)) {
-                    let late = (2 * w + 1 < k).then(|| &self.stored.row(2 * w + 1)[columns.clone()]);
-                    pair_rows(isa, &self.stored.row(2 * w)[columns.clone()], late, dst);
+            let early = row(per_word * w);
+            let late = (per_word * w + 1 < k).then(|| row(per_word * w + 1));
+            for (first, count) in blocks.clone() {
+                let to = &mut dst[first * words + w * count..][..count];
+                let here = first..(first + count).min(columns.len());
+                match word {
+                    Word::F32 => copy(&early[here], to),
+                    Word::Bf16Pair => pair_rows(isa, &early[here.clone()], late.map(|late| &late[here]), to),
                 }
             }
         }
@@ -90,21 +113,24 @@ impl<'a> Operand<'a> {
     }
 }
 
+/// How many words ahead of packing stored rows are prefetched: they lie far apart.
+const ROWS_AHEAD: usize = 8;
+
 /// Copies values as words. The lengths of full blocks and panels are known to the compiler.
 #[inline]
 fn copy(values: &[f32], dst: &mut [u32]) {
-    fn fixed<const N: usize>(values: &[f32], dst: &mut [u32]) -> bool {
-        match (<&[f32; N]>::try_from(values), dst.first_chunk_mut::<N>()) {
+    #[inline]
+    fn fixed<const N: usize>(values: &[u32], dst: &mut [u32]) -> bool {
+        match (<&[u32; N]>::try_from(values), dst.first_chunk_mut::<N>()) {
             (Ok(values), Some(dst)) => {
-                *dst = values.map(f32::to_bits);
+                *dst = *values;
                 true
             }
             _ => false,
         }
     }
+    let values = bytemuck::cast_slice(values);
     if !(fixed::<32>(values, dst) || fixed::<12>(values, dst) || fixed::<11>(values, dst) || fixed::<6>(values, dst)) {
-        for (d, v) in dst.iter_mut().zip(values) {
-            *d = v.to_bits();
-        }
+        dst[..values.len()].copy_from_slice(values);
     }
 }

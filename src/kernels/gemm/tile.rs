@@ -4,7 +4,7 @@
 use super::operand::Operand;
 use crate::kernels::interleave::Word;
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{AHEAD_STEPS, Ahead, Epilogue, PANEL, float};
+use crate::kernels::linear::{AHEAD_STEPS, Ahead, Epilogue, PANEL, epilogue, float};
 use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
@@ -49,6 +49,10 @@ pub struct Gemm<'a> {
     a: Operand<'a>,
     b: Operand<'a>,
 }
+
+/// Sums of one row block and one panel.
+#[repr(align(64))]
+struct Sums([f32; float::MOST_BLOCK_ROWS * PANEL]);
 
 /// Most rows in a tile: many, to make up for packing panels.
 const TILE_ROWS: usize = 384;
@@ -152,19 +156,23 @@ impl<'a> Gemm<'a> {
     pub fn pack_tile(&self, tile: usize, dst: &mut [u8]) {
         assert_eq!(dst.len(), self.pack_range(tile).len(), "packed tile");
         match self.shape.shared {
-            Shared::A => self.pack_block(tile, bytemuck::cast_slice_mut(dst)),
+            Shared::A => self.pack_blocks(tile..tile + 1, bytemuck::cast_slice_mut(dst)),
             Shared::B => self.pack_panel(tile, bytemuck::cast_slice_mut(dst)),
         }
     }
 
-    fn pack_block(&self, block: usize, dst: &mut [u32]) {
-        let rows = self.rows_of(block..block + 1);
-        let pitch = rows.len();
-        self.a.pack(self.isa, self.shape.word(), rows, dst, pitch);
+    fn pack_blocks(&self, blocks: Range<usize>, dst: &mut [u32]) {
+        let all = self.rows_of(blocks.clone());
+        let part = |block: usize| {
+            let rows = self.rows_of(block..block + 1);
+            (rows.start - all.start, rows.len())
+        };
+        self.a.pack(self.isa, self.shape.word(), all.clone(), blocks.map(part), dst);
     }
 
     fn pack_panel(&self, panel: usize, dst: &mut [u32]) {
-        self.b.flipped().pack(self.isa, self.shape.word(), self.columns_of(panel), dst, PANEL);
+        let columns = self.columns_of(panel);
+        self.b.flipped().pack(self.isa, self.shape.word(), columns, std::iter::once((0, PANEL)), dst);
     }
 
     fn columns_of(&self, panel: usize) -> Range<usize> {
@@ -204,12 +212,9 @@ impl<'a> Gemm<'a> {
         let line = self.shape.line_bytes() / 4;
         let rows = self.rows_of(blocks.clone());
         if self.shape.shared == Shared::B {
-            for block in blocks.clone() {
-                let here = self.rows_of(block..block + 1);
-                self.pack_block(block, &mut worker[(here.start - rows.start) * line..][..here.len() * line]);
-            }
+            self.pack_blocks(blocks.clone(), &mut worker[..rows.len() * line]);
         }
-        for panel in panels {
+        for panel in panels.clone() {
             let packed_panel = match self.shape.shared {
                 Shared::A => {
                     self.pack_panel(panel, &mut worker[..PANEL * line]);
@@ -224,10 +229,12 @@ impl<'a> Gemm<'a> {
                     Shared::B => &worker[(here.start - rows.start) * line..][..here.len() * line],
                 };
                 let ahead = self.ahead(panel, block - blocks.start);
-                self.multiply(packed_panel, packed_block, here, self.columns_of(panel), ahead, out);
                 if block + 1 < blocks.end {
                     out.expect(self.rows_of(block + 1..block + 2), self.columns_of(panel));
+                } else if panel + 1 < panels.end {
+                    out.expect(self.rows_of(blocks.start..blocks.start + 1), self.columns_of(panel + 1));
                 }
+                self.multiply(packed_panel, packed_block, here, self.columns_of(panel), ahead, out);
             }
         }
     }
@@ -241,11 +248,9 @@ impl<'a> Gemm<'a> {
         ahead: Ahead,
         out: &mut dyn Epilogue,
     ) {
-        let mut sums = [0f32; float::MOST_BLOCK_ROWS * PANEL];
-        let width = columns.len();
-        for (row, values) in rows.clone().zip(sums.chunks_exact_mut(PANEL)) {
-            out.start(row, columns.start, &mut values[..width]);
-        }
+        let mut sums = Sums([0.0; float::MOST_BLOCK_ROWS * PANEL]);
+        let sums = &mut sums.0[..rows.len() * PANEL];
+        out.start_rows(rows.clone(), columns.clone(), sums);
         let layout = match self.shape.precision {
             Precision::F32 => crate::kernels::linear::Layout::F32,
             Precision::Bf16 => crate::kernels::linear::Layout::Bf16,
@@ -254,9 +259,7 @@ impl<'a> Gemm<'a> {
         // SAFETY: the panel holds `PANEL` and the block `rows.len()` packed lines of `k` values (sliced by the caller), `sums` a row of
         // `PANEL` values for each row, and the instruction set was detected before an `Isa` was handed out.
         unsafe { kernel(panel.as_ptr().cast(), block.as_ptr().cast(), self.shape.k, sums.as_mut_ptr(), ahead) }
-        for (row, values) in rows.zip(sums.chunks_exact_mut(PANEL)) {
-            out.row(row, columns.start, &mut values[..width]);
-        }
+        out.rows(rows, columns, sums);
     }
 
     /// What to prefetch while row block `done` of a tile is multiplied with `panel`: a part of the source of the next panel.
@@ -284,28 +287,17 @@ pub struct Accumulate<'a> {
 
 impl Epilogue for Accumulate<'_> {
     fn start(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        values.copy_from_slice(&self.out.row(row)[first_column..first_column + values.len()]);
+        let width = values.len();
+        epilogue::copy(values, &self.out.row(row)[first_column..first_column + width]);
     }
 
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        self.out.row_mut(row)[first_column..first_column + values.len()].copy_from_slice(values);
+        epilogue::copy(&mut self.out.row_mut(row)[first_column..first_column + values.len()], values);
     }
 
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
         for row in rows {
-            prefetch(&self.out.row(row)[columns.clone()]);
+            epilogue::prefetch(&self.out.row(row)[columns.clone()]);
         }
     }
-}
-
-/// Asks for the cache lines of `values`.
-fn prefetch(values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching has no effect on memory.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
 }

@@ -1,4 +1,5 @@
 //! What happens to finished sums while they are in the first-level cache.
+#![allow(unsafe_code)]
 
 use super::layout::PANEL;
 use crate::kernels::isa::Isa;
@@ -14,9 +15,23 @@ pub trait Epilogue {
         values.fill(0.0);
     }
 
-    /// Says which piece comes next, so that it can be prefetched.
+    /// Says which pieces come next, so that the memory they go to can be prefetched.
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
         let _ = (rows, columns);
+    }
+
+    /// [`Epilogue::start`] for several rows of [`PANEL`] values; one call instead of many.
+    fn start_rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
+        for (row, values) in rows.zip(values.chunks_exact_mut(PANEL)) {
+            self.start(row, columns.start, &mut values[..columns.len()]);
+        }
+    }
+
+    /// [`Epilogue::row`] for several rows of [`PANEL`] values; one call instead of many.
+    fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
+        for (row, values) in rows.zip(values.chunks_exact_mut(PANEL)) {
+            self.row(row, columns.start, &mut values[..columns.len()]);
+        }
     }
 
     /// `values` are outputs `first_column ..` of row `row` of the product, at most one panel of them. They may be changed.
@@ -82,7 +97,7 @@ impl Epilogue for Output<'_, '_> {
             if in_place {
                 add(out, here);
             } else {
-                out.copy_from_slice(here);
+                copy(out, here);
             }
             if after.is_empty() {
                 return;
@@ -92,6 +107,43 @@ impl Epilogue for Output<'_, '_> {
         }
         panic!("the outputs are narrower than the product");
     }
+
+    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        let mut first = 0;
+        for part in self.parts.iter_mut() {
+            let width = part.width();
+            if columns.start < first + width {
+                let from = columns.start - first;
+                for row in rows {
+                    prefetch(&part.row(row)[from..width.min(from + columns.len())]);
+                }
+                return;
+            }
+            first += width;
+        }
+    }
+}
+
+/// `to = from`, as [`add`].
+#[inline]
+pub(in crate::kernels) fn copy(to: &mut [f32], from: &[f32]) {
+    if let (Ok(to), Ok(from)) = (<&mut [f32; PANEL]>::try_from(&mut *to), <&[f32; PANEL]>::try_from(from)) {
+        *to = *from;
+    } else {
+        to.copy_from_slice(from);
+    }
+}
+
+/// Asks for the cache lines of `values`.
+pub(in crate::kernels) fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching has no effect on memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }
 
 /// `sums += values`. Whole panels, which are nearly all, get a length that the compiler knows.

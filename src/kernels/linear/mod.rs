@@ -13,7 +13,7 @@
 //! The portable path multiplies and adds separately unless its target has fused multiply-add.
 
 mod blocks;
-mod epilogue;
+pub(super) mod epilogue;
 pub(super) mod float;
 mod int8;
 mod layout;

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Most rows of any register block.
 const MAX_ROWS: usize = 12;
 
+/// Row blocks of at most so many rows are finished before prefetched memory arrives.
+const FEW_ROWS: usize = 4;
+
 /// Sums of one row block and one panel.
 #[repr(align(64))]
 struct Sums([f32; MAX_ROWS * PANEL]);
@@ -35,10 +38,11 @@ pub fn product(
         let width = PANEL.min(weights.n() - first);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
-            multiply(weights, panel, x, block, block - blocks.start, &mut sums);
-            for (row, values) in rows.zip(sums.0.chunks_exact_mut(PANEL)) {
-                out.row(row, first, &mut values[..width]);
+            if rows.len() > FEW_ROWS {
+                out.expect(rows.clone(), first..first + width);
             }
+            multiply(weights, panel, x, block, block - blocks.start, &mut sums);
+            out.rows(rows.clone(), first..first + width, &mut sums.0[..rows.len() * PANEL]);
         }
     }
 }
