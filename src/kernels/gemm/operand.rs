@@ -1,6 +1,6 @@
 //! Operands of a product and how they are packed.
 
-use crate::kernels::interleave::{MOST_ROWS, Word, interleave, pair_rows};
+use crate::kernels::interleave::{Block, MOST_ROWS, Word, interleave, spread};
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::epilogue;
 use crate::kernels::view::View;
@@ -39,24 +39,17 @@ impl<'a> Operand<'a> {
         Operand { transposed: !self.transposed, ..self }
     }
 
-    /// Packs rows `rows` of the operand in blocks, given as (first row within `rows`, rows): word `w` of row `r` of a block goes to
-    /// `dst[first × words + w × rows + r]`. Rows past the end of `rows` become zero.
-    pub(super) fn pack(
-        &self,
-        isa: Isa,
-        word: Word,
-        rows: Range<usize>,
-        blocks: impl Iterator<Item = (usize, usize)> + Clone,
-        dst: &mut [u32],
-    ) {
-        if blocks.clone().any(|(first, count)| first + count > rows.len()) {
+    /// Packs rows `rows` of the operand in blocks, of rows within `rows`: word `w` of row `r` of a block goes to
+    /// `dst[first × words + w × count + r]`. Rows past the end of `rows` become zero.
+    pub(super) fn pack(&self, isa: Isa, word: Word, rows: Range<usize>, blocks: &[Block], dst: &mut [u32]) {
+        if blocks.iter().any(|block| block.first + block.count > rows.len()) {
             dst.fill(0);
         }
         if self.transposed {
             return self.pack_stored_rows(isa, word, rows, blocks, dst);
         }
         let words = word.count(self.stored.width());
-        for (first, count) in blocks {
+        for &Block { first, count } in blocks {
             let dst = &mut dst[first * words..][..count * words];
             let end = count.min(rows.len() - first);
             for i in (0..end).step_by(MOST_ROWS) {
@@ -71,32 +64,20 @@ impl<'a> Operand<'a> {
     }
 
     /// Packs columns of the stored matrix, whose rows lie in the order wanted already. Each stored row is read once.
-    fn pack_stored_rows(
-        &self,
-        isa: Isa,
-        word: Word,
-        columns: Range<usize>,
-        blocks: impl Iterator<Item = (usize, usize)> + Clone,
-        dst: &mut [u32],
-    ) {
+    fn pack_stored_rows(&self, isa: Isa, word: Word, columns: Range<usize>, blocks: &[Block], dst: &mut [u32]) {
         let k = self.stored.rows();
         let words = word.count(k);
         let per_word = if word == Word::F32 { 1 } else { 2 };
-        let row = |i: usize| &self.stored.row(i)[columns.clone()];
+        let stored = self.stored.columns(columns.start, columns.len());
+        let row = |i: usize| stored.row(i);
         for w in 0..words {
             for i in per_word * (w + ROWS_AHEAD)..(per_word * (w + ROWS_AHEAD + 1)).min(k) {
                 epilogue::prefetch(row(i));
             }
             let early = row(per_word * w);
-            let late = (per_word * w + 1 < k).then(|| row(per_word * w + 1));
-            for (first, count) in blocks.clone() {
-                let to = &mut dst[first * words + w * count..][..count];
-                let here = first..(first + count).min(columns.len());
-                match word {
-                    Word::F32 => copy(&early[here], to),
-                    Word::Bf16Pair => pair_rows(isa, &early[here.clone()], late.map(|late| &late[here]), to),
-                }
-            }
+            let late =
+                (per_word * w + per_word - 1 > per_word * w && per_word * w + 1 < k).then(|| row(per_word * w + 1));
+            spread(isa, word, early, late, blocks, dst, [words, w]);
         }
     }
 
@@ -115,22 +96,3 @@ impl<'a> Operand<'a> {
 
 /// How many words ahead of packing stored rows are prefetched: they lie far apart.
 const ROWS_AHEAD: usize = 8;
-
-/// Copies values as words. The lengths of full blocks and panels are known to the compiler.
-#[inline]
-fn copy(values: &[f32], dst: &mut [u32]) {
-    #[inline]
-    fn fixed<const N: usize>(values: &[u32], dst: &mut [u32]) -> bool {
-        match (<&[u32; N]>::try_from(values), dst.first_chunk_mut::<N>()) {
-            (Ok(values), Some(dst)) => {
-                *dst = *values;
-                true
-            }
-            _ => false,
-        }
-    }
-    let values = bytemuck::cast_slice(values);
-    if !(fixed::<32>(values, dst) || fixed::<12>(values, dst) || fixed::<11>(values, dst) || fixed::<6>(values, dst)) {
-        dst[..values.len()].copy_from_slice(values);
-    }
-}

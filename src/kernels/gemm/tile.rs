@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::operand::Operand;
-use crate::kernels::interleave::Word;
+use crate::kernels::interleave::{Block, Word};
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{AHEAD_STEPS, Ahead, Epilogue, PANEL, epilogue, float};
+use crate::kernels::linear::{AHEAD_STEPS, Ahead, Direct, Epilogue, Layout, PANEL, Sums, epilogue, float};
 use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ pub struct Gemm<'a> {
 
 /// Sums of one row block and one panel.
 #[repr(align(64))]
-struct Sums([f32; float::MOST_BLOCK_ROWS * PANEL]);
+struct TileSums([f32; float::MOST_BLOCK_ROWS * PANEL]);
 
 /// Most rows in a tile: many, to make up for packing panels.
 const TILE_ROWS: usize = 384;
@@ -163,16 +163,18 @@ impl<'a> Gemm<'a> {
 
     fn pack_blocks(&self, blocks: Range<usize>, dst: &mut [u32]) {
         let all = self.rows_of(blocks.clone());
-        let part = |block: usize| {
+        let mut parts = [Block { first: 0, count: 0 }; TILE_ROWS / 6];
+        let count = blocks.len();
+        for (part, block) in parts.iter_mut().zip(blocks) {
             let rows = self.rows_of(block..block + 1);
-            (rows.start - all.start, rows.len())
-        };
-        self.a.pack(self.isa, self.shape.word(), all.clone(), blocks.map(part), dst);
+            *part = Block { first: rows.start - all.start, count: rows.len() };
+        }
+        self.a.pack(self.isa, self.shape.word(), all, &parts[..count], dst);
     }
 
     fn pack_panel(&self, panel: usize, dst: &mut [u32]) {
         let columns = self.columns_of(panel);
-        self.b.flipped().pack(self.isa, self.shape.word(), columns, std::iter::once((0, PANEL)), dst);
+        self.b.flipped().pack(self.isa, self.shape.word(), columns, &[Block { first: 0, count: PANEL }], dst);
     }
 
     fn columns_of(&self, panel: usize) -> Range<usize> {
@@ -248,17 +250,24 @@ impl<'a> Gemm<'a> {
         ahead: Ahead,
         out: &mut dyn Epilogue,
     ) {
-        let mut sums = Sums([0.0; float::MOST_BLOCK_ROWS * PANEL]);
-        let sums = &mut sums.0[..rows.len() * PANEL];
-        out.start_rows(rows.clone(), columns.clone(), sums);
         let layout = match self.shape.precision {
-            Precision::F32 => crate::kernels::linear::Layout::F32,
-            Precision::Bf16 => crate::kernels::linear::Layout::Bf16,
+            Precision::F32 => Layout::F32,
+            Precision::Bf16 => Layout::Bf16,
         };
         let kernel = float::kernel(self.isa, layout, rows.len());
-        // SAFETY: the panel holds `PANEL` and the block `rows.len()` packed lines of `k` values (sliced by the caller), `sums` a row of
-        // `PANEL` values for each row, and the instruction set was detected before an `Isa` was handed out.
-        unsafe { kernel(panel.as_ptr().cast(), block.as_ptr().cast(), self.shape.k, sums.as_mut_ptr(), ahead) }
+        let run = |sums: Sums| {
+            // SAFETY: the panel holds `PANEL` and the block `rows.len()` packed lines of `k` values (sliced by the caller), `sums` a
+            // row of `PANEL` values for each row, and the instruction set was detected before an `Isa` was handed out.
+            unsafe { kernel(panel.as_ptr().cast(), block.as_ptr().cast(), self.shape.k, sums, ahead) }
+        };
+        if let Some(Direct { mut out, accumulate }) = out.direct(columns.clone()) {
+            assert!(out.is_contiguous() && out.width() == PANEL && rows.end <= out.rows(), "memory of a direct output");
+            return run(Sums { at: out.row_ptr(rows.start), stride: out.stride(), fresh: !accumulate });
+        }
+        let mut sums = TileSums([0.0; float::MOST_BLOCK_ROWS * PANEL]);
+        let sums = &mut sums.0[..rows.len() * PANEL];
+        out.start_rows(rows.clone(), columns.clone(), sums);
+        run(Sums { at: sums.as_mut_ptr(), stride: PANEL, fresh: false });
         out.rows(rows, columns, sums);
     }
 
@@ -293,6 +302,11 @@ impl Epilogue for Accumulate<'_> {
 
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
         epilogue::copy(&mut self.out.row_mut(row)[first_column..first_column + values.len()], values);
+    }
+
+    fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
+        let direct = self.out.is_contiguous() && columns.len() == PANEL;
+        direct.then(|| Direct { out: self.out.columns(columns.start, PANEL), accumulate: true })
     }
 
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {

@@ -1,7 +1,7 @@
 //! AVX-512: 16 × 16 words are transposed in registers.
 #![allow(unsafe_code)]
 
-use super::{MOST_ROWS, Word};
+use super::{Block, MOST_ROWS, Word};
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -19,10 +19,24 @@ pub unsafe fn interleave(bf16: bool, word: Word, rows: &[&[f32]], dst: *mut u32,
 }
 
 /// # Safety
-/// The CPU has AVX-512 F, BW and VL, and BF16 when `bf16` says so; `late` is as long as `early`, and `dst` has room for as many words.
-pub unsafe fn pair_rows(bf16: bool, early: &[f32], late: Option<&[f32]>, dst: *mut u32) {
+/// The CPU has AVX-512 F, BW and VL, and BF16 when `bf16` says so; `late` is as long as `early`; `dst` has room for word `w` of each block.
+pub unsafe fn spread(
+    bf16: bool,
+    word: Word,
+    early: &[f32],
+    late: Option<&[f32]>,
+    blocks: &[Block],
+    dst: *mut u32,
+    [words, w]: [usize; 2],
+) {
     // SAFETY: the caller's.
-    unsafe { if bf16 { pair_rows_native(early, late, dst) } else { pair_rows_rounded(early, late, dst) } }
+    unsafe {
+        match (word, bf16) {
+            (Word::F32, _) => spread_f32(early, late, blocks, dst, words, w),
+            (_, true) => spread_native(early, late, blocks, dst, words, w),
+            _ => spread_rounded(early, late, blocks, dst, words, w),
+        }
+    }
 }
 
 /// Defines an interleaving whose words take `$values` values, made of (up to) 16 words by `$load(row pointer, values left)`.
@@ -33,6 +47,7 @@ macro_rules! define {
             let k = rows[0].len();
             let lanes = mask(rows.len());
             let words = k.div_ceil($values);
+            let end = words.saturating_sub(1) * pitch + rows.len();
             for first in (0..words).step_by(16) {
                 let mut block = [_mm512_setzero_si512(); MOST_ROWS];
                 for (row, words) in rows.iter().zip(&mut block) {
@@ -41,8 +56,16 @@ macro_rules! define {
                 }
                 let block = transpose(block);
                 for (w, &lane_words) in block.iter().take(words - first).enumerate() {
-                    // SAFETY: word `first + w` of each of the rows, which the mask selects.
-                    unsafe { _mm512_mask_storeu_epi32(dst.add((first + w) * pitch).cast(), lanes, lane_words) }
+                    let at = (first + w) * pitch;
+                    // SAFETY: word `first + w` of each of the rows, which the mask selects. While 16 words fit before the end, a plain
+                    // (faster) store may run into the places of words that are written later.
+                    unsafe {
+                        if at + 16 <= end {
+                            _mm512_storeu_epi32(dst.add(at).cast(), lane_words);
+                        } else {
+                            _mm512_mask_storeu_epi32(dst.add(at).cast(), lanes, lane_words);
+                        }
+                    }
                 }
             }
         }
@@ -53,31 +76,31 @@ define!(interleave_f32, "avx512f,avx512bw,avx512vl", 1, load_f32);
 define!(interleave_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, load_native);
 define!(interleave_rounded, "avx512f,avx512bw,avx512vl", 2, load_rounded);
 
-/// Defines a pairing of two rows with the given rounding of 16 values to the low halves of words.
-macro_rules! define_pairing {
-    ($name:ident, $features:literal, $round:ident) => {
+/// Defines a spreading of one row, or a pairing of two, with the given conversion of (up to) 16 values of each to words.
+macro_rules! define_spreading {
+    ($name:ident, $features:literal, $convert:ident) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name(early: &[f32], late: Option<&[f32]>, dst: *mut u32) {
-            let n = early.len();
-            for first in (0..n).step_by(16) {
-                let lanes = mask(n - first);
-                // SAFETY: the mask keeps reads and the write inside the rows.
-                unsafe {
-                    let low = $round(_mm512_maskz_loadu_ps(lanes, early.as_ptr().add(first)));
-                    let high = match late {
-                        Some(late) => $round(_mm512_maskz_loadu_ps(lanes, late.as_ptr().add(first))),
-                        None => _mm512_setzero_si512(),
-                    };
-                    let words = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-                    _mm512_mask_storeu_epi32(dst.add(first).cast(), lanes, words);
+        unsafe fn $name(early: &[f32], late: Option<&[f32]>, blocks: &[Block], dst: *mut u32, words: usize, w: usize) {
+            for &Block { first, count } in blocks {
+                let end = early.len().min(first + count);
+                let dst = dst.wrapping_add(first * words + w * count);
+                for i in (first..end).step_by(16) {
+                    let lanes = mask(end - i);
+                    // SAFETY: the mask keeps reads inside the rows and the write inside the block.
+                    unsafe {
+                        let low = _mm512_maskz_loadu_ps(lanes, early.as_ptr().add(i));
+                        let high = late.map(|late| _mm512_maskz_loadu_ps(lanes, late.as_ptr().add(i)));
+                        _mm512_mask_storeu_epi32(dst.wrapping_add(i - first).cast(), lanes, $convert(low, high));
+                    }
                 }
             }
         }
     };
 }
 
-define_pairing!(pair_rows_native, "avx512f,avx512bw,avx512vl,avx512bf16", round_native);
-define_pairing!(pair_rows_rounded, "avx512f,avx512bw,avx512vl", round);
+define_spreading!(spread_f32, "avx512f,avx512bw,avx512vl", whole);
+define_spreading!(spread_native, "avx512f,avx512bw,avx512vl,avx512bf16", pair_native);
+define_spreading!(spread_rounded, "avx512f,avx512bw,avx512vl", pair_rounded);
 
 /// The first `count` of 16 lanes.
 #[inline]
@@ -132,15 +155,35 @@ unsafe fn load_rounded(at: *const f32, left: usize) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// Rounds to bf16, to nearest even, in the low halves of words.
+/// Values as they are.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn round_native(v: __m512) -> __m512i {
-    // SAFETY: both types are 32 bytes without invalid values.
-    _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)) })
+#[target_feature(enable = "avx512f")]
+fn whole(values: __m512, _: Option<__m512>) -> __m512i {
+    _mm512_castps_si512(values)
 }
 
-/// As [`round_native`] with integer arithmetic.
+/// Pairs of values rounded to bf16; zero where there is no late value.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pair_native(early: __m512, late: Option<__m512>) -> __m512i {
+    // SAFETY: both types are 64 bytes without invalid values.
+    let both = unsafe {
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(late.unwrap_or(_mm512_setzero_ps()), early))
+    };
+    let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
+    let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(both));
+    _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+}
+
+/// As [`pair_native`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pair_rounded(early: __m512, late: Option<__m512>) -> __m512i {
+    let late = round(late.unwrap_or(_mm512_setzero_ps()));
+    _mm512_or_si512(round(early), _mm512_slli_epi32::<16>(late))
+}
+
+/// Rounds to bf16, to nearest even, in the low halves of words.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn round(v: __m512) -> __m512i {

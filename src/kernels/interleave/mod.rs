@@ -45,7 +45,7 @@ pub(super) fn pair(early: f32, late: f32) -> u32 {
 /// Most rows of one call.
 pub(super) const MOST_ROWS: usize = 16;
 
-/// Writes word `w` of row `r` to `dst[w × pitch + r]`.
+/// Writes word `w` of row `r` to `dst[w × pitch + r]`. Places between the rows and `pitch` may become zero.
 ///
 /// # Panics
 /// When there are more than [`MOST_ROWS`] rows or more than `pitch`, their lengths differ, or `dst` is too short.
@@ -69,23 +69,46 @@ pub(super) fn interleave(isa: Isa, word: Word, rows: &[&[f32]], dst: &mut [u32],
     }
 }
 
-/// Writes rows `k` of `columns.len()` values as `[k][pitch]` words: a copy for f32, two rows side by side for bf16 pairs.
-/// `late` is the row after `early`, or `None` past the end.
+/// A block of columns: `first ..` of a row, `count` places wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    pub first: usize,
+    pub count: usize,
+}
+
+/// Spreads a stored row (a pair of rows for bf16; `late` is `None` past the end), whose columns are wanted side by side already, over blocks
+/// of columns: column `c` of a block goes to `dst[first × words + w × count + c]`. Columns past the end of the row are left out.
 ///
 /// # Panics
-/// When `dst` is shorter than the rows.
-pub(super) fn pair_rows(isa: Isa, early: &[f32], late: Option<&[f32]>, dst: &mut [u32]) {
-    let dst = &mut dst[..early.len()];
+/// When `dst` is too short or the rows differ in length.
+pub(super) fn spread(
+    isa: Isa,
+    word: Word,
+    early: &[f32],
+    late: Option<&[f32]>,
+    blocks: &[Block],
+    dst: &mut [u32],
+    at: [usize; 2],
+) {
+    let [words, w] = at;
+    assert!(w < words && late.is_none_or(|late| late.len() == early.len()));
+    assert!(blocks.iter().all(|block| dst.len() >= (block.first + block.count) * words), "{words} words");
     match isa {
-        // SAFETY: an `Isa` is only handed out when the CPU has it; the rows are as long as `dst`.
+        // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe {
-            assert!(late.is_none_or(|late| late.len() == early.len()));
-            avx512::pair_rows(isa.has_bf16(), early, late, dst.as_mut_ptr());
+            avx512::spread(isa.has_bf16(), word, early, late, blocks, dst.as_mut_ptr(), at);
         },
         _ => {
-            for (i, (d, e)) in dst.iter_mut().zip(early).enumerate() {
-                *d = pair(*e, late.map_or(0.0, |late| late[i]));
+            for &Block { first, count } in blocks {
+                let columns = first..early.len().min(first + count);
+                let dst = &mut dst[first * words + w * count..][..columns.len()];
+                for (d, c) in dst.iter_mut().zip(columns) {
+                    *d = match word {
+                        Word::F32 => early[c].to_bits(),
+                        Word::Bf16Pair => pair(early[c], late.map_or(0.0, |late| late[c])),
+                    };
+                }
             }
         }
     }
@@ -110,6 +133,7 @@ mod tests {
                         for (i, d) in dst.iter().enumerate() {
                             let (w, r) = (i / pitch, i % pitch);
                             let expected = match word {
+                                _ if w + 1 < word.count(k) && r >= rows.len() => continue,
                                 _ if r >= rows.len() || w >= word.count(k) => 7,
                                 Word::F32 => rows[r][w].to_bits(),
                                 Word::Bf16Pair => pair(rows[r][2 * w], rows[r].get(2 * w + 1).copied().unwrap_or(0.0)),
@@ -123,16 +147,29 @@ mod tests {
     }
 
     #[test]
-    fn rows_pair_up() {
+    fn stored_rows_spread_over_blocks() {
+        let blocks = [(0, 12), (12, 11), (23, 11), (34, 32)].map(|(first, count)| Block { first, count });
+        let (words, n) = (3, 50);
+        let early: Vec<f32> = (0..n).map(|i| i as f32 * 1.01).collect();
+        let late: Vec<f32> = (0..n).map(|i| i as f32 * -3.07).collect();
         for isa in Isa::available() {
-            for n in [0, 1, 15, 16, 31, 32, 40] {
-                let early: Vec<f32> = (0..n).map(|i| i as f32 * 1.01).collect();
-                let late: Vec<f32> = (0..n).map(|i| i as f32 * -3.07).collect();
-                let mut dst = vec![7; n + 1];
-                pair_rows(isa, &early, Some(&late), &mut dst);
-                assert!((0..n).all(|i| dst[i] == pair(early[i], late[i])) && dst[n] == 7, "{} {n}", isa.name());
-                pair_rows(isa, &early, None, &mut dst);
-                assert!((0..n).all(|i| dst[i] == pair(early[i], 0.0)) && dst[n] == 7, "{} {n}", isa.name());
+            for (word, late) in
+                [(Word::F32, None), (Word::F32, Some(&late)), (Word::Bf16Pair, None), (Word::Bf16Pair, Some(&late))]
+            {
+                for w in 0..words {
+                    let mut dst = vec![7; words * 66];
+                    spread(isa, word, &early, late.map(Vec::as_slice), &blocks, &mut dst, [words, w]);
+                    let mut expected = vec![7; words * 66];
+                    for block in blocks {
+                        for c in block.first..n.min(block.first + block.count) {
+                            expected[block.first * words + w * block.count + c - block.first] = match word {
+                                Word::F32 => early[c].to_bits(),
+                                Word::Bf16Pair => pair(early[c], late.map_or(0.0, |late| late[c])),
+                            };
+                        }
+                    }
+                    assert_eq!(dst, expected, "{} {word:?} word {w}", isa.name());
+                }
             }
         }
     }

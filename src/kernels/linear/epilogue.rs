@@ -20,6 +20,13 @@ pub trait Epilogue {
         let _ = (rows, columns);
     }
 
+    /// Memory into which the product may write whole panels of these columns itself, row by row, instead of calling [`Epilogue::start`] and
+    /// [`Epilogue::row`]. `None` unless the epilogue does nothing but store or accumulate.
+    fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
+        let _ = columns;
+        None
+    }
+
     /// [`Epilogue::start`] for several rows of [`PANEL`] values; one call instead of many.
     fn start_rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
         for (row, values) in rows.zip(values.chunks_exact_mut(PANEL)) {
@@ -36,6 +43,14 @@ pub trait Epilogue {
 
     /// `values` are outputs `first_column ..` of row `row` of the product, at most one panel of them. They may be changed.
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]);
+}
+
+/// One panel of columns in the memory of an output.
+pub struct Direct<'a> {
+    /// All rows of the product, as wide as one panel and not indexed.
+    pub out: ViewMut<'a, f32>,
+    /// Whether the product is added to what is there.
+    pub accumulate: bool,
 }
 
 /// Takes the same piece of an output row of two products, such as gate and up.
@@ -106,6 +121,13 @@ impl Epilogue for Output<'_, '_> {
             column = 0;
         }
         panic!("the outputs are narrower than the product");
+    }
+
+    fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
+        let [out] = self.parts else { return None };
+        let plain = self.bias.is_none() && self.activation.is_none() && matches!(self.residual, Residual::None);
+        let direct = plain && out.is_contiguous() && columns.len() == PANEL;
+        direct.then(|| Direct { out: out.columns(columns.start, PANEL), accumulate: false })
     }
 
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {

@@ -22,18 +22,36 @@ mod pack;
 mod product;
 mod rows;
 
-pub use epilogue::{Activation, Epilogue, Output, PairEpilogue, Residual};
+pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual};
 pub use layout::{Layout, PANEL, packed_bytes, panel_bytes};
 pub use matrix::PackedMatrix;
 pub use pack::{Source, pack};
 pub use product::{Grid, product, product_pair};
 pub use rows::{Prepared, RowBlocks};
 
-/// Multiplies one panel with one row block over the whole of `k` and adds the sums to `rows × PANEL` values, row after row: each chain
-/// starts from the value that is there.
+/// Multiplies one panel with one row block over the whole of `k`.
 ///
-/// Arguments: panel bytes, prepared row-block bytes, `k`, values, and memory to ask for meanwhile.
-pub(super) type Kernel = unsafe fn(*const u8, *const u8, usize, *mut f32, Ahead);
+/// Arguments: panel bytes, prepared row-block bytes, `k`, where sums go, what to prefetch.
+pub(super) type Kernel = unsafe fn(*const u8, *const u8, usize, Sums, Ahead);
+
+/// Where a kernel writes `rows × PANEL` sums.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Sums {
+    /// First sum of the first row.
+    pub at: *mut f32,
+    /// From one row to the next, in values.
+    pub stride: usize,
+    /// Whether sums start from zero; else from the values that are there.
+    pub fresh: bool,
+}
+
+impl Sums {
+    /// Sum `column` of row `row`.
+    #[inline(always)]
+    fn value(&self, row: usize, column: usize) -> *mut f32 {
+        self.at.wrapping_add(row * self.stride + column)
+    }
+}
 
 /// Memory that a kernel of many rows prefetches into the second-level cache while it multiplies: two cache lines every [`AHEAD_STEPS`]
 /// steps, `step` bytes further each time. Any address is allowed.

@@ -6,7 +6,7 @@ use super::epilogue::{Epilogue, PairEpilogue};
 use super::layout::{BLOCK, Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::{Prepared, block_rows};
-use super::{AHEAD_STEPS, Ahead, Kernel, float, int8};
+use super::{AHEAD_STEPS, Ahead, Kernel, Sums, float, int8};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
 use std::ops::Range;
@@ -19,7 +19,7 @@ const FEW_ROWS: usize = 4;
 
 /// Sums of one row block and one panel.
 #[repr(align(64))]
-struct Sums([f32; MAX_ROWS * PANEL]);
+struct TileSums([f32; MAX_ROWS * PANEL]);
 
 /// Multiplies panels `panels` of `weights` with row blocks `blocks` of `x` and hands every finished piece of a row to `out`.
 ///
@@ -32,7 +32,7 @@ pub fn product(
     blocks: Range<usize>,
     out: &mut dyn Epilogue,
 ) {
-    let mut sums = Sums([0.0; MAX_ROWS * PANEL]);
+    let mut sums = TileSums([0.0; MAX_ROWS * PANEL]);
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(weights.n() - first);
@@ -60,7 +60,7 @@ pub fn product_pair(
 ) {
     let [a, b] = weights;
     assert!(a.n() == b.n(), "a pair of {} and {} outputs", a.n(), b.n());
-    let mut sums = [Sums([0.0; MAX_ROWS * PANEL]), Sums([0.0; MAX_ROWS * PANEL])];
+    let mut sums = [TileSums([0.0; MAX_ROWS * PANEL]), TileSums([0.0; MAX_ROWS * PANEL])];
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(a.n() - first);
@@ -76,7 +76,14 @@ pub fn product_pair(
     }
 }
 
-fn multiply(weights: &PackedMatrix, panel: usize, x: &Prepared, block: usize, blocks_before: usize, sums: &mut Sums) {
+fn multiply(
+    weights: &PackedMatrix,
+    panel: usize,
+    x: &Prepared,
+    block: usize,
+    blocks_before: usize,
+    sums: &mut TileSums,
+) {
     let blocks = x.blocks();
     let rows = blocks.rows_of(block).len();
     assert!(
@@ -96,10 +103,10 @@ fn multiply(weights: &PackedMatrix, panel: usize, x: &Prepared, block: usize, bl
     } else {
         Ahead { at: next.as_ptr(), step: 0 }
     };
-    sums.0[..rows * PANEL].fill(0.0);
+    let out = Sums { at: sums.0.as_mut_ptr(), stride: PANEL, fresh: true };
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
     // `sums` holds at least `rows × PANEL` values, and the instruction set was detected before an `Isa` was handed out.
-    unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), sums.0.as_mut_ptr(), ahead) }
+    unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead) }
 }
 
 /// Steps of a kernel over `k` inputs, in the unit of [`AHEAD_STEPS`].

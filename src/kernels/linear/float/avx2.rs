@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
 const F32: u8 = 0;
@@ -20,17 +20,19 @@ pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
 
 /// # Safety
 /// The CPU has AVX2, FMA and F16C; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
-/// `out` holds `R × PANEL` values.
+/// `out` addresses `R` rows of `PANEL` values.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: *mut f32, _: Ahead) {
+unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: Sums, _: Ahead) {
     let bytes = if TYPE == F32 { 4 * PANEL } else { 2 * PANEL } * if TYPE == BF16 { 2 } else { 1 };
     let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
     // A single row reads each weight once, so it takes both halves in one pass over the panel.
     for half in 0..2 {
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: 16 of the 32 values of row `r`.
-            *sums = unsafe { [0, 8].map(|i| _mm256_loadu_ps(out.add(r * PANEL + half * 16 + i))) };
+        if !out.fresh {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: 16 of the 32 values of row `r`.
+                *sums = unsafe { [0, 8].map(|i| _mm256_loadu_ps(out.value(r, half * 16 + i))) };
+            }
         }
         let mut w = panel.wrapping_add(half * bytes / 2);
         let mut v = x.cast::<f32>();
@@ -65,8 +67,8 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
         for (r, sums) in sums.iter().enumerate() {
             // SAFETY: 16 of the 32 values of row `r`.
             unsafe {
-                _mm256_storeu_ps(out.add(r * PANEL + half * 16), sums[0]);
-                _mm256_storeu_ps(out.add(r * PANEL + half * 16 + 8), sums[1]);
+                _mm256_storeu_ps(out.value(r, half * 16), sums[0]);
+                _mm256_storeu_ps(out.value(r, half * 16 + 8), sums[1]);
             }
         }
     }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{AHEAD_STEPS, Ahead, Kernel, kernels_by_rows};
+use crate::kernels::linear::{AHEAD_STEPS, Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
 const F32: u8 = 0;
@@ -24,19 +24,13 @@ const PREFETCH: usize = 4096;
 
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
-/// `out` holds `R × PANEL` values.
+/// `out` addresses `R` rows of `PANEL` values.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn multiply<const R: usize, const TYPE: u8>(
-    panel: *const u8,
-    x: *const u8,
-    k: usize,
-    out: *mut f32,
-    ahead: Ahead,
-) {
+unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
     let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
     let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
-    // SAFETY: `out` holds `R` rows.
-    let mut sums = unsafe { load::<R>(out) };
+    // SAFETY: `out` addresses `R` rows.
+    let mut sums = unsafe { load::<R>(&out) };
     let mut ahead = ahead;
     let mut w = panel;
     let mut v = x.cast::<f32>();
@@ -80,8 +74,8 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(
         w = w.wrapping_add(bytes);
         v = v.wrapping_add(R);
     }
-    // SAFETY: `out` holds `R` rows.
-    unsafe { store(&sums, out) }
+    // SAFETY: `out` addresses `R` rows.
+    unsafe { store(&sums, &out) }
 }
 
 /// As [`multiply`] with hardware dot products of bf16 pairs.
@@ -89,9 +83,9 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(
 /// # Safety
 /// As [`multiply`], and the CPU has AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: *mut f32, ahead: Ahead) {
-    // SAFETY: `out` holds `R` rows.
-    let mut sums = unsafe { load::<R>(out) };
+unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
+    // SAFETY: `out` addresses `R` rows.
+    let mut sums = unsafe { load::<R>(&out) };
     let mut ahead = ahead;
     let mut w = panel;
     let mut v = x.cast::<f32>();
@@ -114,8 +108,8 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
         w = w.wrapping_add(4 * PANEL);
         v = v.wrapping_add(R);
     }
-    // SAFETY: `out` holds `R` rows.
-    unsafe { store(&sums, out) }
+    // SAFETY: `out` addresses `R` rows.
+    unsafe { store(&sums, &out) }
 }
 
 /// Prefetches two lines.
@@ -129,11 +123,13 @@ fn fetch(ahead: &mut Ahead) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn load<const R: usize>(out: *const f32) -> [[__m512; 2]; R] {
+unsafe fn load<const R: usize>(out: &Sums) -> [[__m512; 2]; R] {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    for (r, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller has `R × PANEL` values.
-        *sums = unsafe { [_mm512_loadu_ps(out.add(r * PANEL)), _mm512_loadu_ps(out.add(r * PANEL + 16))] };
+    if !out.fresh {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller has `R` rows.
+            *sums = unsafe { [_mm512_loadu_ps(out.value(r, 0)), _mm512_loadu_ps(out.value(r, 16))] };
+        }
     }
     sums
 }
@@ -147,12 +143,12 @@ fn pairs(words: __m512) -> __m512bh {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: *mut f32) {
+unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: &Sums) {
     for (r, sums) in sums.iter().enumerate() {
-        // SAFETY: the caller has room for `R × PANEL` values.
+        // SAFETY: the caller has `R` rows.
         unsafe {
-            _mm512_storeu_ps(out.add(r * PANEL), sums[0]);
-            _mm512_storeu_ps(out.add(r * PANEL + 16), sums[1]);
+            _mm512_storeu_ps(out.value(r, 0), sums[0]);
+            _mm512_storeu_ps(out.value(r, 16), sums[1]);
         }
     }
 }

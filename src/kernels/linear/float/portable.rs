@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -39,12 +39,13 @@ fn halves(pair: u32) -> [f32; 2] {
 }
 
 /// # Safety
-/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` holds `R × PANEL` values.
-unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: *mut f32, _: Ahead) {
+/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` addresses `R` rows of `PANEL` values.
+unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: Sums, _: Ahead) {
     let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
     for row in 0..R {
-        // SAFETY: row `row` of `R × PANEL` values.
-        let mut sums = unsafe { out.add(row * PANEL).cast::<[f32; PANEL]>().read_unaligned() };
+        let at = out.value(row, 0).cast::<[f32; PANEL]>();
+        // SAFETY: `out` has a row `row`.
+        let mut sums = if out.fresh { [0.0; PANEL] } else { unsafe { at.read_unaligned() } };
         for step in 0..steps {
             // SAFETY: `step` is inside the block and the panel, whose rows of 32 values or pairs lie back to back; the weights are
             // read without an assumption on alignment.
@@ -75,7 +76,7 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
                 }
             }
         }
-        // SAFETY: row `row` of `R × PANEL` values.
-        unsafe { out.add(row * PANEL).cast::<[f32; PANEL]>().write_unaligned(sums) }
+        // SAFETY: as above.
+        unsafe { at.write_unaligned(sums) }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
 /// The kernel for `rows` rows (1 to 4).
@@ -18,20 +18,16 @@ pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
 
 /// # Safety
 /// The CPU has AVX2, FMA and F16C; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows
-/// (aligned to 4 bytes), `out` holds `R × PANEL` values.
+/// (aligned to 4 bytes), `out` addresses `R` rows of `PANEL` values.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply<const R: usize, const LAYOUT: usize>(
-    panel: *const u8,
-    x: *const u8,
-    k: usize,
-    out: *mut f32,
-    _: Ahead,
-) {
+unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *const u8, k: usize, out: Sums, _: Ahead) {
     let layout = const { LAYOUTS[LAYOUT] };
     let mut sums = [[_mm256_setzero_ps(); 4]; R];
-    for (r, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the 32 values of row `r`.
-        *sums = unsafe { [0, 8, 16, 24].map(|i| _mm256_loadu_ps(out.add(r * PANEL + i))) };
+    if !out.fresh {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the 32 values of row `r`.
+            *sums = unsafe { [0, 8, 16, 24].map(|i| _mm256_loadu_ps(out.value(r, i))) };
+        }
     }
     for b in 0..k / BLOCK {
         let (at, header) = layout.block_offset(b);
@@ -84,7 +80,7 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(
     for (r, sums) in sums.iter().enumerate() {
         for (quarter, &sums) in sums.iter().enumerate() {
             // SAFETY: 8 of the 32 values of row `r`.
-            unsafe { _mm256_storeu_ps(out.add(r * PANEL + quarter * 8), sums) }
+            unsafe { _mm256_storeu_ps(out.value(r, quarter * 8), sums) }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Ahead, Kernel, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
 /// How far ahead of its use a block of few rows asks for weights, in bytes.
@@ -34,22 +34,24 @@ macro_rules! define {
     ($name:ident, $features:literal, $dot:ident) => {
         /// # Safety
         /// The CPU has the features; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R`
-        /// rows (aligned to 4 bytes), `out` holds `R × PANEL` values.
+        /// rows (aligned to 4 bytes), `out` addresses `R` rows of `PANEL` values.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const H: usize, const LAYOUT: usize>(
             panel: *const u8,
             x: *const u8,
             k: usize,
-            out: *mut f32,
+            out: Sums,
             mut ahead: Ahead,
         ) {
             let layout = const { LAYOUTS[LAYOUT] };
             for first in (0..2).step_by(H) {
                 let mut sums = [[_mm512_setzero_ps(); H]; R];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    for (h, sums) in sums.iter_mut().enumerate() {
-                        // SAFETY: 16 of the 32 values of row `r`.
-                        *sums = unsafe { _mm512_loadu_ps(out.add(r * PANEL + (first + h) * 16)) };
+                if !out.fresh {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        for (h, sums) in sums.iter_mut().enumerate() {
+                            // SAFETY: 16 of the 32 values of row `r`.
+                            *sums = unsafe { _mm512_loadu_ps(out.value(r, (first + h) * 16)) };
+                        }
                     }
                 }
                 for b in 0..k / BLOCK {
@@ -125,7 +127,7 @@ macro_rules! define {
                 for (r, sums) in sums.iter().enumerate() {
                     for (h, &sums) in sums.iter().enumerate() {
                         // SAFETY: 16 of the 32 values of row `r`.
-                        unsafe { _mm512_storeu_ps(out.add(r * PANEL + (first + h) * 16), sums) }
+                        unsafe { _mm512_storeu_ps(out.value(r, (first + h) * 16), sums) }
                     }
                 }
             }

@@ -3,7 +3,7 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Ahead, Kernel, blocks, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, Sums, blocks, kernels_by_rows};
 
 /// The kernel for `rows` rows (1 to 4).
 pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
@@ -16,21 +16,18 @@ pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
 }
 
 /// # Safety
-/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out`
-/// holds `R × PANEL` values.
-unsafe fn multiply<const R: usize, const LAYOUT: usize>(
-    panel: *const u8,
-    x: *const u8,
-    k: usize,
-    out: *mut f32,
-    _: Ahead,
-) {
+/// `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows (aligned to 4 bytes), `out` addresses `R` rows of `PANEL` values.
+unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *const u8, k: usize, out: Sums, _: Ahead) {
     let layout = LAYOUTS[LAYOUT];
-    // SAFETY: the caller's panel and sums, of the sizes that the layout prescribes.
-    let (panel, out) = unsafe {
-        let size = layout.panel_bytes(k).expect("the panel exists");
-        (std::slice::from_raw_parts(panel, size), std::slice::from_raw_parts_mut(out, R * PANEL))
-    };
+    // SAFETY: the caller's panel, of the size that the layout prescribes.
+    let panel = unsafe { std::slice::from_raw_parts(panel, layout.panel_bytes(k).expect("the panel exists")) };
+    let mut all = [[0f32; PANEL]; R];
+    if !out.fresh {
+        for (r, sums) in all.iter_mut().enumerate() {
+            // SAFETY: `out` has a row `r`.
+            *sums = unsafe { out.value(r, 0).cast::<[f32; PANEL]>().read_unaligned() };
+        }
+    }
     for b in 0..k / BLOCK {
         let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
         let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
@@ -39,7 +36,7 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(
             // SAFETY: row `r` of a prepared block of `R` rows, which is aligned to 4 bytes.
             let (scale, scaled_sum, sum, late) =
                 unsafe { (*rows.scale(r), *rows.scaled_sum(r), *rows.minus_sum(r), *rows.minus_late_sum(r)) };
-            let sums = &mut out[r * PANEL..][..PANEL];
+            let sums = &mut all[r];
             // Minus the quant that stands for zero, times a sum.
             let zero = |sum: i32| if layout.has_min() { 0 } else { sum >> (7 - layout.zero_shift()) };
             let mut dots = [[0i32; PANEL]; 2];
@@ -68,6 +65,10 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(
                 }
             }
         }
+    }
+    for (r, sums) in all.iter().enumerate() {
+        // SAFETY: `out` has a row `r`.
+        unsafe { out.value(r, 0).cast::<[f32; PANEL]>().write_unaligned(*sums) }
     }
 }
 
