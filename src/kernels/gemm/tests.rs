@@ -59,7 +59,7 @@ fn run(gemm: &Gemm, out: &mut dyn Epilogue) {
     }
     for tile in (0..gemm.tiles()).rev() {
         let mut worker = vec![0x7fff_ffffu32; shape.worker_bytes() / 4];
-        gemm.tile(tile, shared, bytemuck::cast_slice_mut(&mut worker), out);
+        gemm.tile(tile, tile + 1, shared, bytemuck::cast_slice_mut(&mut worker), out);
     }
 }
 

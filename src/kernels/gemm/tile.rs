@@ -56,6 +56,8 @@ struct TileSums([f32; float::MOST_BLOCK_ROWS * PANEL]);
 
 /// Most rows in a tile: many, to make up for packing panels.
 const TILE_ROWS: usize = 384;
+/// Row blocks or panels in a tile of the packing of the shared operand: together their rows fill several cache lines.
+const PACK_GROUP: usize = 6;
 /// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
 const TILE_BYTES: usize = 128 << 10;
 /// Panels in a tile that packs row blocks: enough to make up for packing, few enough to leave tiles for all workers.
@@ -132,19 +134,29 @@ impl<'a> Gemm<'a> {
         start(blocks.start)..start(blocks.end)
     }
 
+    /// Row blocks or panels of packing tile `tile`.
+    fn packed_by(&self, tile: usize) -> Range<usize> {
+        let of = match self.shape.shared {
+            Shared::A => self.blocks(),
+            Shared::B => self.shape.panels(),
+        };
+        of.min(tile * PACK_GROUP)..of.min((tile + 1) * PACK_GROUP)
+    }
+
     /// Tiles of the packing of the shared operand.
     pub fn pack_tiles(&self) -> usize {
         match self.shape.shared {
-            Shared::A => self.blocks(),
-            Shared::B => self.shape.panels(),
+            Shared::A => self.blocks().div_ceil(PACK_GROUP),
+            Shared::B => self.shape.panels().div_ceil(PACK_GROUP),
         }
     }
 
     /// Where packing tile `tile` goes in the shared scratch, in bytes.
     pub fn pack_range(&self, tile: usize) -> Range<usize> {
+        let group = self.packed_by(tile);
         let lines = match self.shape.shared {
-            Shared::A => self.rows_of(tile..tile + 1),
-            Shared::B => tile * PANEL..(tile + 1) * PANEL,
+            Shared::A => self.rows_of(group),
+            Shared::B => group.start * PANEL..group.end * PANEL,
         };
         lines.start * self.shape.line_bytes()..lines.end * self.shape.line_bytes()
     }
@@ -156,8 +168,8 @@ impl<'a> Gemm<'a> {
     pub fn pack_tile(&self, tile: usize, dst: &mut [u8]) {
         assert_eq!(dst.len(), self.pack_range(tile).len(), "packed tile");
         match self.shape.shared {
-            Shared::A => self.pack_blocks(tile..tile + 1, bytemuck::cast_slice_mut(dst)),
-            Shared::B => self.pack_panel(tile, bytemuck::cast_slice_mut(dst)),
+            Shared::A => self.pack_blocks(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
+            Shared::B => self.pack_panels(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
         }
     }
 
@@ -172,9 +184,13 @@ impl<'a> Gemm<'a> {
         self.a.pack(self.isa, self.shape.word(), all, &parts[..count], dst);
     }
 
-    fn pack_panel(&self, panel: usize, dst: &mut [u32]) {
-        let columns = self.columns_of(panel);
-        self.b.flipped().pack(self.isa, self.shape.word(), columns, &[Block { first: 0, count: PANEL }], dst);
+    fn pack_panels(&self, panels: Range<usize>, dst: &mut [u32]) {
+        let columns = panels.start * PANEL..self.shape.n.min(panels.end * PANEL);
+        let mut parts = [Block { first: 0, count: PANEL }; PACK_GROUP];
+        for (i, part) in parts.iter_mut().enumerate() {
+            part.first = i * PANEL;
+        }
+        self.b.flipped().pack(self.isa, self.shape.word(), columns, &parts[..panels.len()], dst);
     }
 
     fn columns_of(&self, panel: usize) -> Range<usize> {
@@ -196,21 +212,28 @@ impl<'a> Gemm<'a> {
         self.blocks().div_ceil(blocks) * self.shape.panels().div_ceil(panels)
     }
 
+    /// Row blocks and panels of tile `tile`; those of neighbouring tiles lie in different panels.
+    fn parts(&self, tile: usize) -> (Range<usize>, Range<usize>) {
+        let (blocks_per_tile, panels_per_tile) = self.grid();
+        let across = self.shape.panels().div_ceil(panels_per_tile).max(1);
+        let part = |i: usize, size: usize, of: usize| of.min(i * size)..of.min((i + 1) * size);
+        let blocks = part(tile / across, blocks_per_tile, self.blocks());
+        (blocks, part(tile % across, panels_per_tile, self.shape.panels()))
+    }
+
     /// Computes tile `tile` and hands every finished piece of a row of C to `out`.
     ///
-    /// `shared` is the shared scratch with all tiles packed, `worker` this worker's own ([`Shape::worker_bytes`]), both aligned to 4 bytes
+    /// `likely_next` is a tile that this worker may well compute next (a good guess is `tile` + number of workers): what it packs is
+    /// prefetched. `shared` is the shared scratch with all tiles packed, `worker` this worker's own ([`Shape::worker_bytes`]), both aligned to 4 bytes
     /// (64 is faster).
     ///
     /// # Panics
     /// When scratch is too small or misaligned.
-    pub fn tile(&self, tile: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
+    pub fn tile(&self, tile: usize, likely_next: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
         let shared: &[u32] = bytemuck::cast_slice(&shared[..self.shape.shared_bytes()]);
         let worker: &mut [u32] = bytemuck::cast_slice_mut(&mut worker[..self.shape.worker_bytes()]);
-        let (blocks_per_tile, panels_per_tile) = self.grid();
-        let across = self.blocks().div_ceil(blocks_per_tile).max(1);
-        let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
-        let blocks = part(tile % across, blocks_per_tile, self.blocks());
-        let panels = part(tile / across, panels_per_tile, self.shape.panels());
+        let (blocks, panels) = self.parts(tile);
+        let next_panel = self.parts(likely_next).1.start;
         let line = self.shape.line_bytes() / 4;
         let rows = self.rows_of(blocks.clone());
         if self.shape.shared == Shared::B {
@@ -219,18 +242,19 @@ impl<'a> Gemm<'a> {
         for panel in panels.clone() {
             let packed_panel = match self.shape.shared {
                 Shared::A => {
-                    self.pack_panel(panel, &mut worker[..PANEL * line]);
+                    self.pack_panels(panel..panel + 1, &mut worker[..PANEL * line]);
                     &worker[..PANEL * line]
                 }
                 Shared::B => &shared[panel * PANEL * line..][..PANEL * line],
             };
+            let next = if panel + 1 < panels.end { panel + 1 } else { next_panel };
             for block in blocks.clone() {
                 let here = self.rows_of(block..block + 1);
                 let packed_block = match self.shape.shared {
                     Shared::A => &shared[here.start * line..][..here.len() * line],
                     Shared::B => &worker[(here.start - rows.start) * line..][..here.len() * line],
                 };
-                let ahead = self.ahead(panel, block - blocks.start);
+                let ahead = self.ahead(next, block - blocks.start, shared);
                 if block + 1 < blocks.end {
                     out.expect(self.rows_of(block + 1..block + 2), self.columns_of(panel));
                 } else if panel + 1 < panels.end {
@@ -271,20 +295,22 @@ impl<'a> Gemm<'a> {
         out.rows(rows, columns, sums);
     }
 
-    /// What to prefetch while row block `done` of a tile is multiplied with `panel`: a part of the source of the next panel.
-    fn ahead(&self, panel: usize, done: usize) -> Ahead {
-        let steps = self.shape.word().count(self.shape.k).div_ceil(AHEAD_STEPS);
+    /// What to prefetch while row block `done` of a tile is multiplied: a part of the panel that comes after this one, or of its source.
+    fn ahead(&self, next: usize, done: usize, shared: &[u32]) -> Ahead {
+        let fetches = self.shape.word().count(self.shape.k).div_ceil(AHEAD_STEPS) * done;
         let nothing = Ahead { at: std::ptr::null(), step: 0 };
-        if self.shape.shared == Shared::B || panel + 1 >= self.shape.panels() {
-            return nothing;
-        }
-        let columns = self.columns_of(panel + 1);
-        let fetches = (columns.len() * self.shape.k * 4).div_ceil(128);
-        if done * steps >= fetches {
-            return nothing;
-        }
-        let (at, step) = self.b.flipped().walk(columns);
-        Ahead { at: at.wrapping_add(done * steps * step), step }
+        let (at, step, bytes) = match self.shape.shared {
+            Shared::A => {
+                let columns = self.columns_of(next);
+                let (at, step) = self.b.flipped().walk(columns.clone());
+                (at, step, columns.len() * self.shape.k * 4)
+            }
+            Shared::B => {
+                let line = self.shape.line_bytes() / 4;
+                (shared[next * PANEL * line..].as_ptr().cast(), 128, PANEL * line * 4)
+            }
+        };
+        if fetches * 128 >= bytes { nothing } else { Ahead { at: at.wrapping_add(fetches * step), step } }
     }
 }
 

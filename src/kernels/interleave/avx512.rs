@@ -45,28 +45,36 @@ macro_rules! define {
         #[target_feature(enable = $features)]
         unsafe fn $name(rows: &[&[f32]], dst: *mut u32, pitch: usize) {
             let k = rows[0].len();
-            let lanes = mask(rows.len());
             let words = k.div_ceil($values);
             let end = words.saturating_sub(1) * pitch + rows.len();
-            for first in (0..words).step_by(16) {
+            // Lanes without a row repeat the last one.
+            let rows: [*const f32; MOST_ROWS] = std::array::from_fn(|r| rows[r.min(rows.len() - 1)].as_ptr());
+            let mut first = 0;
+            // While 16 words fit before the end, a plain (faster) store may run into the places of words that are written later.
+            while (first + 16) * $values <= k && (first + 15) * pitch + 16 <= end {
+                let mut block = [_mm512_setzero_si512(); MOST_ROWS];
+                for (row, words) in rows.iter().zip(&mut block) {
+                    // SAFETY: 16 whole words are left in every row.
+                    *words = unsafe { $load(row.add(first * $values), 16 * $values) };
+                }
+                for (w, &lane_words) in transpose(block).iter().enumerate() {
+                    // SAFETY: ends before the last word does.
+                    unsafe { _mm512_storeu_epi32(dst.add((first + w) * pitch).cast(), lane_words) }
+                }
+                first += 16;
+            }
+            while first < words {
                 let mut block = [_mm512_setzero_si512(); MOST_ROWS];
                 for (row, words) in rows.iter().zip(&mut block) {
                     // SAFETY: reads at most the `k - first × $values` values that are left.
-                    *words = unsafe { $load(row.as_ptr().add(first * $values), k - first * $values) };
+                    *words = unsafe { $load(row.add(first * $values), k - first * $values) };
                 }
-                let block = transpose(block);
-                for (w, &lane_words) in block.iter().take(words - first).enumerate() {
+                for (w, &lane_words) in transpose(block).iter().take(words - first).enumerate() {
                     let at = (first + w) * pitch;
-                    // SAFETY: word `first + w` of each of the rows, which the mask selects. While 16 words fit before the end, a plain
-                    // (faster) store may run into the places of words that are written later.
-                    unsafe {
-                        if at + 16 <= end {
-                            _mm512_storeu_epi32(dst.add(at).cast(), lane_words);
-                        } else {
-                            _mm512_mask_storeu_epi32(dst.add(at).cast(), lanes, lane_words);
-                        }
-                    }
+                    // SAFETY: the mask ends with the last word.
+                    unsafe { _mm512_mask_storeu_epi32(dst.add(at).cast(), mask(end - at), lane_words) }
                 }
+                first += 16;
             }
         }
     };

@@ -45,7 +45,7 @@ pub(super) fn pair(early: f32, late: f32) -> u32 {
 /// Most rows of one call.
 pub(super) const MOST_ROWS: usize = 16;
 
-/// Writes word `w` of row `r` to `dst[w × pitch + r]`. Places between the rows and `pitch` may become zero.
+/// Writes word `w` of row `r` to `dst[w × pitch + r]`. Places between the rows and `pitch` may be overwritten.
 ///
 /// # Panics
 /// When there are more than [`MOST_ROWS`] rows or more than `pitch`, their lengths differ, or `dst` is too short.

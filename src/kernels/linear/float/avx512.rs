@@ -19,8 +19,12 @@ pub(super) fn kernel(layout: Layout, rows: usize, bf16: bool) -> Kernel {
     }
 }
 
-/// How far ahead of its use a single row asks for weights, in bytes.
+/// Row blocks of at most so many rows wait for weights from memory, larger ones for operands from the caches.
+const FEW_ROWS: usize = 4;
+/// How far ahead of their use few rows ask for weights, in bytes.
 const PREFETCH: usize = 4096;
+/// How far ahead of their use many rows ask for both operands, in steps: hardware prefetching stops at every page.
+const NEAR_STEPS: usize = 16;
 
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
@@ -35,13 +39,8 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..steps {
-        if R <= 4 {
-            // Prefetching past the end of the weights is harmless.
-            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH).cast());
-            if TYPE != F16 {
-                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH + 64).cast());
-            }
-        } else if i % AHEAD_STEPS == 0 {
+        near::<R>(w, v, bytes);
+        if R > FEW_ROWS && i % AHEAD_STEPS == 0 {
             fetch(&mut ahead);
         }
         // SAFETY: `w` walks the `steps` rows of the panel, `v` the block of `steps × R` words.
@@ -90,10 +89,8 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..k.div_ceil(2) {
-        if R <= 4 {
-            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH).cast());
-            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH + 64).cast());
-        } else if i % AHEAD_STEPS == 0 {
+        near::<R>(w, v, 4 * PANEL);
+        if R > FEW_ROWS && i % AHEAD_STEPS == 0 {
             fetch(&mut ahead);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
@@ -110,6 +107,19 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
     }
     // SAFETY: `out` addresses `R` rows.
     unsafe { store(&sums, &out) }
+}
+
+/// Prefetches what the kernel itself reads a little later. Prefetching past the end is harmless.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn near<const R: usize>(w: *const u8, v: *const f32, bytes: usize) {
+    let distance = if R <= FEW_ROWS { PREFETCH } else { NEAR_STEPS * bytes };
+    for line in (0..bytes).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(distance + line).cast());
+    }
+    if R > FEW_ROWS {
+        _mm_prefetch::<_MM_HINT_T0>(v.wrapping_add(NEAR_STEPS * R).cast());
+    }
 }
 
 /// Prefetches two lines.
