@@ -2,7 +2,6 @@
 
 use crate::kernels::interleave::{Block, MOST_ROWS, Word, interleave, spread};
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::epilogue;
 use crate::kernels::view::View;
 use std::ops::Range;
 
@@ -46,7 +45,7 @@ impl<'a> Operand<'a> {
             dst.fill(0);
         }
         if self.transposed {
-            return self.pack_stored_rows(isa, word, rows, blocks, dst);
+            return spread(isa, word, &self.stored.columns(rows.start, rows.len()), blocks, dst);
         }
         let words = word.count(self.stored.width());
         for &Block { first, count } in blocks {
@@ -63,24 +62,6 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Packs columns of the stored matrix, whose rows lie in the order wanted already. Each stored row is read once.
-    fn pack_stored_rows(&self, isa: Isa, word: Word, columns: Range<usize>, blocks: &[Block], dst: &mut [u32]) {
-        let k = self.stored.rows();
-        let words = word.count(k);
-        let per_word = if word == Word::F32 { 1 } else { 2 };
-        let stored = self.stored.columns(columns.start, columns.len());
-        let row = |i: usize| stored.row(i);
-        for w in 0..words {
-            for i in per_word * (w + ROWS_AHEAD)..(per_word * (w + ROWS_AHEAD + 1)).min(k) {
-                epilogue::prefetch(row(i));
-            }
-            let early = row(per_word * w);
-            let late =
-                (per_word * w + per_word - 1 > per_word * w && per_word * w + 1 < k).then(|| row(per_word * w + 1));
-            spread(isa, word, early, late, blocks, dst, [words, w]);
-        }
-    }
-
     /// Address where rows `rows` begin, and how far (bytes) to step to walk over them two cache lines at a time.
     pub(super) fn walk(&self, rows: Range<usize>) -> (*const u8, usize) {
         if rows.is_empty() || self.columns() == 0 {
@@ -93,6 +74,3 @@ impl<'a> Operand<'a> {
         }
     }
 }
-
-/// How many words ahead of packing stored rows are prefetched: they lie far apart.
-const ROWS_AHEAD: usize = 8;

@@ -48,6 +48,7 @@ pub struct Gemm<'a> {
     shape: Shape,
     a: Operand<'a>,
     b: Operand<'a>,
+    workers: usize,
 }
 
 /// Sums of one row block and one panel.
@@ -58,6 +59,10 @@ struct TileSums([f32; float::MOST_BLOCK_ROWS * PANEL]);
 const TILE_ROWS: usize = 384;
 /// Row blocks or panels in a tile of the packing of the shared operand: together their rows fill several cache lines.
 const PACK_GROUP: usize = 6;
+/// Most bytes of panels that a tile packs for itself.
+const TILE_PANEL_BYTES: usize = 416 << 10;
+/// Tiles across the panels that leave enough work for all workers.
+const PANEL_TILES: usize = 12;
 /// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
 const TILE_BYTES: usize = 128 << 10;
 /// Panels in a tile that packs row blocks: enough to make up for packing, few enough to leave tiles for all workers.
@@ -93,9 +98,15 @@ impl Shape {
     pub fn worker_bytes(&self) -> usize {
         self.line_bytes()
             * match self.shared {
-                Shared::A => PANEL,
+                Shared::A => self.packed_panels() * PANEL,
                 Shared::B => self.tile_rows(),
             }
+    }
+
+    /// Panels that one tile packs: several, so that each stored row is read a few cache lines at a time.
+    fn packed_panels(&self) -> usize {
+        let fit = TILE_PANEL_BYTES / (PANEL * self.line_bytes()).max(1);
+        fit.min(self.panels() / PANEL_TILES).clamp(1, PACK_GROUP)
     }
 
     /// Most rows in one tile.
@@ -114,7 +125,13 @@ impl<'a> Gemm<'a> {
     /// When the operands do not fit.
     pub fn new(isa: Isa, precision: Precision, a: Operand<'a>, b: Operand<'a>, shared: Shared) -> Self {
         assert_eq!(a.columns(), b.rows(), "the operands disagree on the length of the reduction");
-        Gemm { isa, shape: Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared }, a, b }
+        Gemm { isa, shape: Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared }, a, b, workers: 2 }
+    }
+
+    /// Says how many workers claim tiles in turn, by which a worker guesses what it packs next and prefetches that. Only speed depends
+    /// on it; two unless said otherwise.
+    pub fn claimed_by(self, workers: usize) -> Self {
+        Gemm { workers, ..self }
     }
 
     /// Sizes and kinds.
@@ -202,7 +219,10 @@ impl<'a> Gemm<'a> {
         let blocks = self.blocks();
         let per_tile = self.shape.tile_rows() / float::block_rows(self.isa);
         let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(per_tile).max(1)).max(1);
-        let panels_per_tile = if self.shape.shared == Shared::A { 1 } else { TILE_PANELS };
+        let panels_per_tile = match self.shape.shared {
+            Shared::A => self.shape.packed_panels(),
+            Shared::B => TILE_PANELS,
+        };
         (blocks_per_tile, panels_per_tile)
     }
 
@@ -223,31 +243,34 @@ impl<'a> Gemm<'a> {
 
     /// Computes tile `tile` and hands every finished piece of a row of C to `out`.
     ///
-    /// `likely_next` is a tile that this worker may well compute next (a good guess is `tile` + number of workers): what it packs is
-    /// prefetched. `shared` is the shared scratch with all tiles packed, `worker` this worker's own ([`Shape::worker_bytes`]), both aligned to 4 bytes
+    /// `shared` is the shared scratch with all tiles packed, `worker` this worker's own ([`Shape::worker_bytes`]), both aligned to 4 bytes
     /// (64 is faster).
     ///
     /// # Panics
     /// When scratch is too small or misaligned.
-    pub fn tile(&self, tile: usize, likely_next: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
+    pub fn tile(&self, tile: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
         let shared: &[u32] = bytemuck::cast_slice(&shared[..self.shape.shared_bytes()]);
         let worker: &mut [u32] = bytemuck::cast_slice_mut(&mut worker[..self.shape.worker_bytes()]);
         let (blocks, panels) = self.parts(tile);
-        let next_panel = self.parts(likely_next).1.start;
+        let after = self.parts(tile + self.workers).1;
         let line = self.shape.line_bytes() / 4;
         let rows = self.rows_of(blocks.clone());
         if self.shape.shared == Shared::B {
             self.pack_blocks(blocks.clone(), &mut worker[..rows.len() * line]);
         }
+        if self.shape.shared == Shared::A {
+            self.pack_panels(panels.clone(), &mut worker[..panels.len() * PANEL * line]);
+        }
         for panel in panels.clone() {
             let packed_panel = match self.shape.shared {
-                Shared::A => {
-                    self.pack_panels(panel..panel + 1, &mut worker[..PANEL * line]);
-                    &worker[..PANEL * line]
-                }
+                Shared::A => &worker[(panel - panels.start) * PANEL * line..][..PANEL * line],
                 Shared::B => &shared[panel * PANEL * line..][..PANEL * line],
             };
-            let next = if panel + 1 < panels.end { panel + 1 } else { next_panel };
+            let next = match self.shape.shared {
+                Shared::A => after.end.min(after.start + panel - panels.start),
+                Shared::B if panel + 1 < panels.end => panel + 1,
+                Shared::B => after.start,
+            };
             for block in blocks.clone() {
                 let here = self.rows_of(block..block + 1);
                 let packed_block = match self.shape.shared {
@@ -299,6 +322,9 @@ impl<'a> Gemm<'a> {
     fn ahead(&self, next: usize, done: usize, shared: &[u32]) -> Ahead {
         let fetches = self.shape.word().count(self.shape.k).div_ceil(AHEAD_STEPS) * done;
         let nothing = Ahead { at: std::ptr::null(), step: 0 };
+        if next >= self.shape.panels() {
+            return nothing;
+        }
         let (at, step, bytes) = match self.shape.shared {
             Shared::A => {
                 let columns = self.columns_of(next);

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::{Block, MOST_ROWS, Word};
+use crate::kernels::view::View;
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -19,25 +20,20 @@ pub unsafe fn interleave(bf16: bool, word: Word, rows: &[&[f32]], dst: *mut u32,
 }
 
 /// # Safety
-/// The CPU has AVX-512 F, BW and VL, and BF16 when `bf16` says so; `late` is as long as `early`; `dst` has room for word `w` of each block.
-pub unsafe fn spread(
-    bf16: bool,
-    word: Word,
-    early: &[f32],
-    late: Option<&[f32]>,
-    blocks: &[Block],
-    dst: *mut u32,
-    [words, w]: [usize; 2],
-) {
+/// The CPU has AVX-512 F, BW and VL, and BF16 when `bf16` says so; `dst` has room for all words of each block.
+pub unsafe fn spread(bf16: bool, word: Word, stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
     // SAFETY: the caller's.
     unsafe {
         match (word, bf16) {
-            (Word::F32, _) => spread_f32(early, late, blocks, dst, words, w),
-            (_, true) => spread_native(early, late, blocks, dst, words, w),
-            _ => spread_rounded(early, late, blocks, dst, words, w),
+            (Word::F32, _) => spread_f32(stored, blocks, dst),
+            (_, true) => spread_native(stored, blocks, dst),
+            _ => spread_rounded(stored, blocks, dst),
         }
     }
 }
+
+/// How many words ahead of their use rows are prefetched: stored rows lie far apart.
+const ROWS_AHEAD: usize = 8;
 
 /// Defines an interleaving whose words take `$values` values, made of (up to) 16 words by `$load(row pointer, values left)`.
 macro_rules! define {
@@ -84,21 +80,33 @@ define!(interleave_f32, "avx512f,avx512bw,avx512vl", 1, load_f32);
 define!(interleave_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, load_native);
 define!(interleave_rounded, "avx512f,avx512bw,avx512vl", 2, load_rounded);
 
-/// Defines a spreading of one row, or a pairing of two, with the given conversion of (up to) 16 values of each to words.
+/// Defines a spreading whose words take `$rows` rows, with the given conversion of (up to) 16 values of each to words.
 macro_rules! define_spreading {
-    ($name:ident, $features:literal, $convert:ident) => {
+    ($name:ident, $features:literal, $rows:literal, $convert:ident) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name(early: &[f32], late: Option<&[f32]>, blocks: &[Block], dst: *mut u32, words: usize, w: usize) {
-            for &Block { first, count } in blocks {
-                let end = early.len().min(first + count);
-                let dst = dst.wrapping_add(first * words + w * count);
-                for i in (first..end).step_by(16) {
-                    let lanes = mask(end - i);
-                    // SAFETY: the mask keeps reads inside the rows and the write inside the block.
-                    unsafe {
-                        let low = _mm512_maskz_loadu_ps(lanes, early.as_ptr().add(i));
-                        let high = late.map(|late| _mm512_maskz_loadu_ps(lanes, late.as_ptr().add(i)));
-                        _mm512_mask_storeu_epi32(dst.wrapping_add(i - first).cast(), lanes, $convert(low, high));
+        unsafe fn $name(stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
+            let (k, width) = (stored.rows(), stored.width());
+            let words = k.div_ceil($rows);
+            for w in 0..words {
+                for row in $rows * (w + ROWS_AHEAD)..k.min($rows * (w + ROWS_AHEAD + 1)) {
+                    let at = stored.row_ptr(row);
+                    for column in (0..width).step_by(16) {
+                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(column).cast());
+                    }
+                }
+                let early = stored.row_ptr($rows * w);
+                let late = ($rows == 2 && 2 * w + 1 < k).then(|| stored.row_ptr(2 * w + 1));
+                for &Block { first, count } in blocks {
+                    let end = width.min(first + count);
+                    let dst = dst.wrapping_add(first * words + w * count);
+                    for i in (first..end).step_by(16) {
+                        let lanes = mask(end - i);
+                        // SAFETY: the mask keeps reads inside the rows and the write inside the block.
+                        unsafe {
+                            let low = _mm512_maskz_loadu_ps(lanes, early.add(i));
+                            let high = late.map(|late| _mm512_maskz_loadu_ps(lanes, late.add(i)));
+                            _mm512_mask_storeu_epi32(dst.wrapping_add(i - first).cast(), lanes, $convert(low, high));
+                        }
                     }
                 }
             }
@@ -106,9 +114,9 @@ macro_rules! define_spreading {
     };
 }
 
-define_spreading!(spread_f32, "avx512f,avx512bw,avx512vl", whole);
-define_spreading!(spread_native, "avx512f,avx512bw,avx512vl,avx512bf16", pair_native);
-define_spreading!(spread_rounded, "avx512f,avx512bw,avx512vl", pair_rounded);
+define_spreading!(spread_f32, "avx512f,avx512bw,avx512vl", 1, whole);
+define_spreading!(spread_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, pair_native);
+define_spreading!(spread_rounded, "avx512f,avx512bw,avx512vl", 2, pair_rounded);
 
 /// The first `count` of 16 lanes.
 #[inline]

@@ -8,6 +8,7 @@
 pub(super) mod avx512;
 
 use super::isa::Isa;
+use super::view::View;
 use half::bf16;
 
 /// What a word holds.
@@ -76,38 +77,31 @@ pub(super) struct Block {
     pub count: usize,
 }
 
-/// Spreads a stored row (a pair of rows for bf16; `late` is `None` past the end), whose columns are wanted side by side already, over blocks
-/// of columns: column `c` of a block goes to `dst[first × words + w × count + c]`. Columns past the end of the row are left out.
+/// Spreads stored rows, whose columns are wanted side by side already, over blocks of columns: word `w` of column `c` of a block (row `w`, or
+/// the pair of rows `2w` and `2w + 1` for bf16) goes to `dst[first × words + w × count + c]`. Columns past the end of the rows are left out.
 ///
 /// # Panics
-/// When `dst` is too short or the rows differ in length.
-pub(super) fn spread(
-    isa: Isa,
-    word: Word,
-    early: &[f32],
-    late: Option<&[f32]>,
-    blocks: &[Block],
-    dst: &mut [u32],
-    at: [usize; 2],
-) {
-    let [words, w] = at;
-    assert!(w < words && late.is_none_or(|late| late.len() == early.len()));
+/// When `dst` is too short.
+pub(super) fn spread(isa: Isa, word: Word, stored: &View<f32>, blocks: &[Block], dst: &mut [u32]) {
+    let (k, words) = (stored.rows(), word.count(stored.rows()));
     assert!(blocks.iter().all(|block| dst.len() >= (block.first + block.count) * words), "{words} words");
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe {
-            avx512::spread(isa.has_bf16(), word, early, late, blocks, dst.as_mut_ptr(), at);
-        },
+        Isa::Avx512 => unsafe { avx512::spread(isa.has_bf16(), word, stored, blocks, dst.as_mut_ptr()) },
         _ => {
-            for &Block { first, count } in blocks {
-                let columns = first..early.len().min(first + count);
-                let dst = &mut dst[first * words + w * count..][..columns.len()];
-                for (d, c) in dst.iter_mut().zip(columns) {
-                    *d = match word {
-                        Word::F32 => early[c].to_bits(),
-                        Word::Bf16Pair => pair(early[c], late.map_or(0.0, |late| late[c])),
-                    };
+            for w in 0..words {
+                for &Block { first, count } in blocks {
+                    let columns = first..stored.width().min(first + count);
+                    let dst = &mut dst[first * words + w * count..][..columns.len()];
+                    for (d, c) in dst.iter_mut().zip(columns) {
+                        *d = match word {
+                            Word::F32 => stored.row(w)[c].to_bits(),
+                            Word::Bf16Pair => {
+                                pair(stored.row(2 * w)[c], if 2 * w + 1 < k { stored.row(2 * w + 1)[c] } else { 0.0 })
+                            }
+                        };
+                    }
                 }
             }
         }
@@ -149,26 +143,25 @@ mod tests {
     #[test]
     fn stored_rows_spread_over_blocks() {
         let blocks = [(0, 12), (12, 11), (23, 11), (34, 32)].map(|(first, count)| Block { first, count });
-        let (words, n) = (3, 50);
-        let early: Vec<f32> = (0..n).map(|i| i as f32 * 1.01).collect();
-        let late: Vec<f32> = (0..n).map(|i| i as f32 * -3.07).collect();
-        for isa in Isa::available() {
-            for (word, late) in
-                [(Word::F32, None), (Word::F32, Some(&late)), (Word::Bf16Pair, None), (Word::Bf16Pair, Some(&late))]
-            {
-                for w in 0..words {
-                    let mut dst = vec![7; words * 66];
-                    spread(isa, word, &early, late.map(Vec::as_slice), &blocks, &mut dst, [words, w]);
-                    let mut expected = vec![7; words * 66];
-                    for block in blocks {
-                        for c in block.first..n.min(block.first + block.count) {
-                            expected[block.first * words + w * block.count + c - block.first] = match word {
-                                Word::F32 => early[c].to_bits(),
-                                Word::Bf16Pair => pair(early[c], late.map_or(0.0, |late| late[c])),
-                            };
-                        }
+        let n = 50;
+        for k in [1, 2, 5, 24, 31] {
+            let values: Vec<f32> = (0..k * (n + 1)).map(|i| i as f32 * 1.01 - 300.0).collect();
+            let stored = View::new(&values, k, n + 1, n);
+            for (isa, word) in Isa::available().into_iter().flat_map(|isa| [(isa, Word::F32), (isa, Word::Bf16Pair)]) {
+                let words = word.count(k);
+                let mut dst = vec![7; words * 66];
+                spread(isa, word, &stored, &blocks, &mut dst);
+                for Block { first, count } in blocks {
+                    for (i, d) in dst[first * words..][..count * words].iter().enumerate() {
+                        let (w, c) = (i / count, first + i % count);
+                        let expected = match word {
+                            _ if c >= n => 7,
+                            Word::F32 => stored.row(w)[c].to_bits(),
+                            Word::Bf16Pair if 2 * w + 1 < k => pair(stored.row(2 * w)[c], stored.row(2 * w + 1)[c]),
+                            Word::Bf16Pair => pair(stored.row(2 * w)[c], 0.0),
+                        };
+                        assert_eq!(*d, expected, "{} {word:?} k={k} word {w} column {c}", isa.name());
                     }
-                    assert_eq!(dst, expected, "{} {word:?} word {w}", isa.name());
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 /// How far ahead of its use a block of few rows asks for weights, in bytes.
 const PREFETCH: usize = 4096;
 
-/// The kernel for `rows` rows (1 to 12).
+/// The kernel for `rows` rows (1 to 12 with VNNI, else 1 to 4).
 pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
     macro_rules! table {
         ($code:literal) => {
@@ -19,10 +19,8 @@ pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
                 } else {
                     kernels_by_rows!([7, 8, 9, 10, 11, 12], multiply_vnni, [1, $code])[rows - 7]
                 }
-            } else if rows <= 6 {
-                kernels_by_rows!([1, 2, 3, 4, 5, 6], multiply_wide, [2, $code])[rows - 1]
             } else {
-                kernels_by_rows!([7, 8, 9, 10, 11, 12], multiply_wide, [1, $code])[rows - 7]
+                kernels_by_rows!([1, 2, 3, 4], multiply_wide, [2, $code])[rows - 1]
             }
         };
     }

@@ -24,7 +24,7 @@ const ZERO: i32 = 128;
 
 /// Rows in a full register block.
 pub(super) fn block_rows(isa: Isa) -> usize {
-    if isa == Isa::Avx512 { 12 } else { 4 }
+    if isa.has_vnni() { 12 } else { 4 }
 }
 
 /// The kernel for a row block of `rows` rows.
