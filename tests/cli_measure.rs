@@ -49,7 +49,7 @@ fn gradients_are_those_of_pytorch_from_every_source() {
         let out = std::fs::read(bench.path("out")).unwrap();
         let mut compared = 0;
         for name in SafeTensors::deserialize(&reference).unwrap().names() {
-            if name.starts_with("grad.") || *name == "logits" {
+            if name.starts_with("grad.") || name == "logits" {
                 let (shape, want) = floats(&reference, name);
                 let (found, got) = floats(&out, &name.replace("grad.transformer.", "grad."));
                 assert_eq!(shape, found, "{source}: {name}");

@@ -196,9 +196,13 @@ const MUTATIONS: &[Mutation] = &[
         let (Some(a), Some(b)) = (of(a), of(b)) else { panic!("both hold tensors") };
         p.tensor_buffer[a] = p.tensor_buffer[b];
     }),
-    ("tables of another length", "tables", |p| drop(p.tensor_buffer.pop())),
+    ("tables of another length", "tables", |p| {
+        p.tensor_buffer.pop();
+    }),
     ("scratch table of another length", "tables", |p| p.node_scratch.push(None)),
-    ("alias table of another length", "tables", |p| drop(p.aliases.pop())),
+    ("alias table of another length", "tables", |p| {
+        p.aliases.pop();
+    }),
     ("buffer out of range", "out of range", |p| p.tensor_buffer[0] = Some(u32::MAX)),
     ("a buffer of nobody", "belongs to 0", |p| p.buffers.push(p.buffers[0].clone())),
     ("scratch missing", "belongs to 0", |p| {
