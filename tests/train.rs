@@ -133,7 +133,10 @@ impl Place {
     }
 
     fn tiny(&self, out: &str, options: &[&str]) -> Command {
-        let mut command = self.train(out, &["--model", "gpt2", "--data", "text.txt", "--batch", "2", "--lr", "3e-3"]);
+        let mut command = self.train(out, &["--model", "gpt2", "--data", "text.txt", "--batch", "2"]);
+        if !options.contains(&"--lr") {
+            command.args(["--lr", "3e-3"]);
+        }
         TINY.iter().for_each(|set| {
             command.args(["--set", set]);
         });
@@ -241,8 +244,8 @@ fn an_interrupt_saves_and_ends_cleanly() {
 fn any_number_of_threads_gives_the_same_model_which_runs_and_finetunes() {
     let place = Place::new();
     for threads in ["1", "3"] {
-        let printed = succeeded(place.tiny(threads, &["--steps", "8", "--threads", threads, "--eval-every", "4"]));
-        assert!(printed.contains("arena") && printed.contains("8 steps in"), "{printed}");
+        let printed = succeeded(place.tiny(threads, &["--steps", "40", "--threads", threads, "--log-every", "1"]));
+        assert!(printed.contains("arena") && printed.contains("40 steps in"), "{printed}");
     }
     let model = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).expect("a model");
     assert!(model("1") == model("3"));
@@ -255,7 +258,8 @@ fn any_number_of_threads_gives_the_same_model_which_runs_and_finetunes() {
     let header = std::fs::read(place.path("tuned/model.safetensors")).expect("a model");
     assert!(String::from_utf8_lossy(&header[8..2000]).contains("BF16"));
     let losses = |out: &str| Log::read(&place.path(out).join("log.jsonl")).expect("a log");
-    assert!(losses("tuned")[0].loss < losses("1")[0].loss, "finetuning starts from the trained weights");
+    let first = |out: &str| losses(out)[0].loss.expect("a loss");
+    assert!(first("tuned") < first("1") - 0.3, "finetuning starts from the trained weights");
 }
 
 #[test]

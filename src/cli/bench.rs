@@ -115,7 +115,7 @@ const LADDER_TOKENS: usize = 200;
 
 fn model_args(args: &BenchArgs, path: &std::path::Path) -> ModelArgs {
     ModelArgs {
-        model: path.to_path_buf(),
+        model: Some(path.to_path_buf()),
         weights: args.weights.clone(),
         weights_type: args.weights_type.clone(),
         set: Vec::new(),

@@ -4,6 +4,7 @@ mod accuracy;
 mod bench;
 mod check;
 mod compile;
+mod embedded;
 mod eval;
 mod export;
 mod gradients;
@@ -31,6 +32,8 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  staticgrad run \"ROMEO:\"
+  staticgrad train --model gpt2 --set V=256 --set C=64 --set L=2 --set H=4 --context 128 --data text.txt --steps 500 --out mine
   staticgrad run --model SmolLM2.gguf \"Once upon a time\" --max-tokens 40
   staticgrad compile gpt2 --size medium --rows 1024 --step-rows 64 -o gpt2.plan
   staticgrad eval --model ./gpt2 --tokens in.safetensors --out out.safetensors

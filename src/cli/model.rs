@@ -1,5 +1,6 @@
 //! From `--model PATH` to a graph, a plan, weights and a tokenizer.
 
+use super::embedded;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
@@ -14,9 +15,10 @@ use std::path::{Path, PathBuf};
 /// Options of every command that loads a model.
 #[derive(Args, Clone)]
 pub struct ModelArgs {
-    /// A Hugging Face directory, a .gguf, a .bin, or a plan made by `compile`.
+    /// A Hugging Face directory, a .gguf, a .bin, or a plan made by `compile` [default: the model inside the program, a byte-level
+    /// GPT-2 trained on Shakespeare].
     #[arg(long, value_name = "PATH")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
     /// Weights for a plan that holds none.
     #[arg(long, value_name = "PATH")]
     pub weights: Option<PathBuf>,
@@ -104,7 +106,18 @@ impl Model {
     pub fn open(args: &ModelArgs) -> Result<Model> {
         let weights_type = WeightsType::from_name(&args.weights_type)?;
         let sets = parse_sets(&args.set)?;
-        let path = args.model.clone();
+        let Some(path) = args.model.clone() else {
+            if args.weights.is_some() {
+                return Err(Error::Usage("--weights goes with a plan file as --model".into()));
+            }
+            let checkpoint = Box::new(embedded::checkpoint(&sets)?);
+            let graph = Box::new(graph_of(checkpoint.config(), &sets)?);
+            return Ok(Model {
+                path: checkpoint.path().to_path_buf(),
+                source: Source::Checkpoint { graph, checkpoint },
+                weights_type,
+            });
+        };
         if !is_plan(&path) {
             if args.weights.is_some() {
                 return Err(Error::Usage("--weights goes with a plan file as --model".into()));

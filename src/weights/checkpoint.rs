@@ -53,6 +53,22 @@ impl Checkpoint {
     /// configuration and give a headerless file its dimensions; names the configuration does not have are left to the graph spec.
     pub fn open(path: &Path, overrides: &[(String, String)]) -> Result<Checkpoint> {
         let parts = if path.is_dir() { hf::open_directory(path)? } else { open_file(path, overrides)? };
+        Self::from_parts(path, parts, overrides)
+    }
+
+    /// As [`Checkpoint::open`] for a Hugging Face model that is part of the program: its `config.json` and `model.safetensors`.
+    /// `name` is for messages.
+    pub fn embedded(
+        name: &str,
+        config: &str,
+        weights: &'static [u8],
+        overrides: &[(String, String)],
+    ) -> Result<Checkpoint> {
+        let parts = hf::from_memory(Path::new(name), config, MappedFile::embedded(name, weights))?;
+        Self::from_parts(Path::new(name), parts, overrides)
+    }
+
+    fn from_parts(path: &Path, parts: Parts, overrides: &[(String, String)]) -> Result<Checkpoint> {
         let mut checkpoint = Checkpoint {
             path: path.to_path_buf(),
             format: parts.format,

@@ -10,7 +10,24 @@ use std::path::{Path, PathBuf};
 
 /// Reads `config.json` and, when it is there, the `generation_config.json` beside it. The dimensions are not validated yet.
 pub fn read_config(path: &Path) -> Result<ModelConfig> {
-    let file = ConfigFile::open(path)?;
+    let mut config = config_of(&ConfigFile::open(path)?)?;
+    let generation = path.with_file_name("generation_config.json");
+    if generation.is_file() {
+        let eos = ConfigFile::open(&generation)?.tokens("eos_token_id")?;
+        if !eos.is_empty() {
+            config.eos = eos;
+        }
+    }
+    Ok(config)
+}
+
+/// As [`read_config`] from the text of a `config.json`; `path` is for messages.
+pub fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
+    let value = serde_json::from_str(text).map_err(|e| Error::file(path, format!("not valid JSON: {e}")))?;
+    config_of(&ConfigFile::new(path, value)?)
+}
+
+fn config_of(file: &ConfigFile) -> Result<ModelConfig> {
     let family = match file.string("model_type")? {
         Some("gpt2") => Family::Gpt2,
         Some("llama") => Family::Llama,
@@ -19,18 +36,11 @@ pub fn read_config(path: &Path) -> Result<ModelConfig> {
     };
     file.only("quantization_config", &Value::Null)?;
     let mut config = match family {
-        Family::Gpt2 => gpt2(&file)?,
-        Family::Llama => llama(&file)?,
+        Family::Gpt2 => gpt2(file)?,
+        Family::Llama => llama(file)?,
     };
     config.bos = file.tokens("bos_token_id")?.first().copied();
     config.eos = file.tokens("eos_token_id")?;
-    let generation = path.with_file_name("generation_config.json");
-    if generation.is_file() {
-        let eos = ConfigFile::open(&generation)?.tokens("eos_token_id")?;
-        if !eos.is_empty() {
-            config.eos = eos;
-        }
-    }
     Ok(config)
 }
 
@@ -106,7 +116,11 @@ struct ConfigFile {
 
 impl ConfigFile {
     fn open(path: &Path) -> Result<Self> {
-        match read_json(path)? {
+        Self::new(path, read_json(path)?)
+    }
+
+    fn new(path: &Path, value: Value) -> Result<Self> {
+        match value {
             Value::Object(map) => Ok(ConfigFile { path: path.to_path_buf(), prefix: String::new(), map }),
             _ => Err(Error::file(path, "not a JSON object")),
         }

@@ -10,7 +10,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
 }
 
 impl MappedFile {
@@ -29,7 +35,12 @@ impl MappedFile {
         // if another process writes or truncates the file while it is mapped; that is the stated condition of using a map. Every
         // bit pattern is valid for the bytes and numbers read from it.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
-        Ok(MappedFile { path: path.to_path_buf(), map })
+        Ok(MappedFile { path: path.to_path_buf(), bytes: Bytes::Mapped(map) })
+    }
+
+    /// A file that is part of the program; `name` is for messages.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Self {
+        MappedFile { path: PathBuf::from(name), bytes: Bytes::Embedded(bytes) }
     }
 
     /// The file.
@@ -39,13 +50,17 @@ impl MappedFile {
 
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Embedded(bytes) => bytes,
+        }
     }
 
     /// Gives the pages of a range back to the system. They are read again from the file when touched.
     pub fn release(&self, start: usize, len: usize) {
+        let Bytes::Mapped(map) = &self.bytes else { return };
         // SAFETY: discarding pages of a read-only file mapping does not change what a later read sees. The range lies in the map
         // (memmap2 aligns it to pages). A failure only means that the pages stay.
-        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
     }
 }

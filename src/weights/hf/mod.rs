@@ -4,7 +4,7 @@ mod header;
 
 use super::checkpoint::{Format, Parts};
 use super::files::read_json;
-use super::json_config::read_config;
+use super::json_config::{parse_config, read_config};
 use super::mapped::MappedFile;
 use super::model_config::{Family, ModelConfig};
 use super::tensors::{Entry, Orientation, RowOrder, TensorInfo};
@@ -69,6 +69,22 @@ fn assemble(directory: &Path, files: Vec<MappedFile>, index: Option<ShardIndex<'
     let config_path = directory.join("config.json");
     let config = read_config(&config_path)?;
     config.validate(&config_path)?;
+    from_files(config, tokenizer(directory), files, index)
+}
+
+/// A model whose `config.json` is the text `config`, without tokenizer files.
+pub(super) fn from_memory(name: &Path, config: &str, weights: MappedFile) -> Result<Parts> {
+    let config = parse_config(name, config)?;
+    config.validate(name)?;
+    from_files(config, TokenizerSource::None, vec![weights], None)
+}
+
+fn from_files(
+    config: ModelConfig,
+    tokenizer: TokenizerSource,
+    files: Vec<MappedFile>,
+    index: Option<ShardIndex<'_>>,
+) -> Result<Parts> {
     let mut entries = Vec::new();
     let mut stored_names = BTreeSet::new();
     for (i, file) in files.iter().enumerate() {
@@ -91,7 +107,7 @@ fn assemble(directory: &Path, files: Vec<MappedFile>, index: Option<ShardIndex<'
             }
         }
     }
-    Ok(Parts { format: Format::HuggingFace, config, tokenizer: tokenizer(directory), files, entries })
+    Ok(Parts { format: Format::HuggingFace, config, tokenizer, files, entries })
 }
 
 /// Buffers that checkpoints carry beside the weights: causal masks and rotary frequencies, which are computed here.
