@@ -48,6 +48,8 @@ struct Shared {
     /// Changes with every phase; what waiting workers park on.
     epoch: AtomicU32,
     sleepers: AtomicU32,
+    /// Threads that are up.
+    started: AtomicUsize,
     spins: u32,
 }
 
@@ -77,14 +79,22 @@ impl Workers {
             stop: AtomicBool::new(false),
             epoch: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
+            started: AtomicUsize::new(0),
             // More workers than cores: spinning would take the core from the worker that holds a tile.
             spins: if count > cores { 0 } else { 20_000 },
         });
         let mut workers = Workers { shared, threads: Vec::new() };
         for worker in 1..count.max(1) {
             let shared = Arc::clone(&workers.shared);
-            let body = move || shared.serve(worker);
+            let body = move || {
+                shared.started.fetch_add(1, Ordering::Release);
+                shared.serve(worker);
+            };
             workers.threads.push(std::thread::Builder::new().name(format!("worker-{worker}")).spawn(body)?);
+        }
+        // The system allocates while it starts a thread, which belongs to start-up and not to the first runs.
+        while workers.shared.started.load(Ordering::Acquire) < workers.threads.len() {
+            std::thread::yield_now();
         }
         Ok(workers)
     }
