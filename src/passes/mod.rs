@@ -11,6 +11,7 @@ pub mod loss;
 pub mod optimizer;
 pub mod recompute;
 pub mod rows;
+pub mod schedule;
 pub mod storage;
 
 use crate::error::{Error, Result};

@@ -88,9 +88,32 @@ pub fn compile_with(graph: Graph, mode: Mode, capacity: Capacity, fusions: Fusio
             "{step_rows} rows a call with {wanted_rows} wanted do not fit {slots} slots of {context} rows; lower --step-rows"
         )));
     }
-    let graph = passes::lower(graph, mode, fusions)?;
+    let graph = in_best_order(passes::lower(graph, mode, fusions)?, mode, &capacity)?;
     let aliases = passes::alias::choose(&graph);
     assemble(graph, mode, capacity, aliases)
+}
+
+/// The graph in the memory-aware order where that lowers the most bytes live at one step, else in the written order.
+fn in_best_order(graph: Graph, mode: Mode, capacity: &Capacity) -> Result<Graph> {
+    let bytes = |t| buffers::tensor_bytes(graph.ty(t), capacity).unwrap_or(u64::MAX >> 8);
+    let Some(order) = passes::schedule::memory_aware(&graph, &bytes) else { return Ok(graph) };
+    let other = graph.reordered(&order);
+    let load = |graph: &Graph| -> Result<u64> {
+        let layout = buffers::layout(graph, mode, capacity, &passes::alias::choose(graph))?;
+        Ok(placement::max_load(&problem(&layout.buffers).1))
+    };
+    Ok(if load(&other)? < load(&graph)? { other } else { graph })
+}
+
+/// The transient buffers as a placement problem, with their numbers.
+fn problem(buffers: &[PlanBuffer]) -> (Vec<usize>, Vec<placement::Buffer>) {
+    let transient: Vec<usize> = (0..buffers.len()).filter(|&i| !buffers[i].kind.is_persistent()).collect();
+    let problem = transient.iter().map(|&i| {
+        let b = &buffers[i];
+        placement::Buffer::new(b.lower as u64, b.upper as u64, b.size.next_multiple_of(ALIGN)).aligned(ALIGN)
+    });
+    let problem = problem.collect();
+    (transient, problem)
 }
 
 /// Lifespans and placement of a lowered graph.
@@ -120,21 +143,7 @@ fn place(layout: &mut buffers::Layout) -> Result<Totals> {
             .checked_next_multiple_of(ALIGN)
             .ok_or_else(|| Error::Plan("the arena overflows the address space; lower --rows or --slots".into()))?;
     }
-    let transient: Vec<usize> =
-        (0..layout.buffers.len()).filter(|&i| !layout.buffers[i].kind.is_persistent()).collect();
-    let problem: Vec<placement::Buffer> = transient
-        .iter()
-        .map(|&i| {
-            let b = &layout.buffers[i];
-            placement::Buffer {
-                lower: b.lower as u64,
-                upper: b.upper as u64,
-                size: b.size.next_multiple_of(ALIGN),
-                align: ALIGN,
-                fixed: None,
-            }
-        })
-        .collect();
+    let (transient, problem) = problem(&layout.buffers);
     let placed = placement::place(&problem, &placement::Options::default())?;
     for (&i, offset) in transient.iter().zip(&placed.offsets) {
         layout.buffers[i].offset = persistent + offset;
