@@ -32,11 +32,10 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
         let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
         let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
         let scales: [([f32; 2], f32); PANEL] = std::array::from_fn(|lane| blocks::scales(layout, panel, b, lane));
-        for r in 0..R {
+        for (r, sums) in all.iter_mut().enumerate() {
             // SAFETY: row `r` of a prepared block of `R` rows, which is aligned to 4 bytes.
             let (scale, scaled_sum, sum, late) =
                 unsafe { (*rows.scale(r), *rows.scaled_sum(r), *rows.minus_sum(r), *rows.minus_late_sum(r)) };
-            let sums = &mut all[r];
             // Minus the quant that stands for zero, times a sum.
             let zero = |sum: i32| if layout.has_min() { 0 } else { sum >> (7 - layout.zero_shift()) };
             let mut dots = [[0i32; PANEL]; 2];
