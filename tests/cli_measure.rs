@@ -258,3 +258,44 @@ fn exported_models_compute_the_same() {
     bench.succeeds("compile model --weights model -o model.plan");
     bench.refuses("export --model model.plan --to hf --out a", 2, &["export needs a checkpoint"]);
 }
+
+#[test]
+fn adapters_merge_into_their_linears() {
+    let bench = Bench::new();
+    let (rank, c) = (2, program::byte_model::CHANNELS);
+    let values = |n: usize| (0..n).map(|i| (i % 7) as f32 - 3.0).collect::<Vec<_>>();
+    let (a, b) = (values(rank * c), values(3 * c * rank));
+    let stored = |name: &str, shape: [usize; 2], values: &[f32]| {
+        let bits: Vec<i32> = values.iter().map(|x| x.to_bits() as i32).collect();
+        let mut stored = program::byte_model::integers(name, shape, &bits);
+        stored.dtype = safetensors::Dtype::F32;
+        stored
+    };
+    let path = "base_model.model.transformer.h.0.attn.c_attn";
+    let a_stored = || stored(&format!("{path}.lora_A.weight"), [rank, c], &a);
+    std::fs::create_dir(bench.path("adapter")).unwrap();
+    let config =
+        r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 8, "target_modules": ["c_attn"], "fan_in_fan_out": true}"#;
+    std::fs::write(bench.path("adapter/adapter_config.json"), config).unwrap();
+    let file = bench.path("adapter/adapter_model.safetensors");
+    program::byte_model::safetensors_file(&file, &[a_stored()]);
+    bench.refuses("merge --model model --adapter adapter --out merged", 1, &["h.0.attn.c_attn", "only one of"]);
+    let b_stored = stored(&format!("{path}.lora_B.weight"), [3 * c, rank], &b);
+    program::byte_model::safetensors_file(&file, &[a_stored(), b_stored]);
+    bench.succeeds("merge --model model --adapter adapter --out merged");
+    let open = |name: &str| Checkpoint::open(&bench.path(name), &[]).unwrap();
+    let (base, merged) = (open("model"), open("merged"));
+    for p in parameters(base.config()).unwrap() {
+        let (mut before, mut after) = (vec![0.0; p.shape.elements()], vec![0.0; p.shape.elements()]);
+        base.read_parameter(&p, &mut before).unwrap();
+        merged.read_parameter(&p, &mut after).unwrap();
+        if p.name == "h.0.attn.c_attn.weight" {
+            for (at, w) in before.iter_mut().enumerate() {
+                let (i, o) = (at / (3 * c), at % (3 * c));
+                *w += 4.0 * (0..rank).map(|r| b[o * rank + r] * a[r * c + i]).sum::<f32>();
+            }
+        }
+        assert!(relative(&after, &before) < 1e-6, "{}", p.name);
+    }
+    bench.refuses("merge --model model --adapter model --out other", 1, &["adapter_config.json"]);
+}

@@ -9,6 +9,7 @@ mod eval;
 mod export;
 mod gradients;
 mod ladder;
+mod merge;
 mod model;
 mod output;
 mod perplexity;
@@ -59,6 +60,8 @@ enum Command {
     Accuracy(accuracy::AccuracyArgs),
     /// Write a checkpoint in another format.
     Export(export::ExportArgs),
+    /// Merge a low-rank adapter (PEFT's layout) into its base model.
+    Merge(merge::MergeArgs),
     /// Measure the machine's limits and the speed of a model against them.
     Bench(bench::BenchArgs),
 }
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Accuracy(args) => accuracy::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Bench(args) => bench::run(&args),
     });
     match result {

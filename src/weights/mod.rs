@@ -10,6 +10,7 @@
 //! Tensors go by their Hugging Face names without the `transformer.` prefix, whatever the source calls them. Nothing is read
 //! but headers until a tensor is asked for.
 
+pub mod adapter;
 mod checkpoint;
 pub mod debug_state;
 pub mod export;
