@@ -210,7 +210,7 @@ fn multiple_choice_picks_the_likeliest_ending() {
         file.extend(stream.iter().flat_map(|t| t.to_le_bytes()));
     }
     std::fs::write(bench.path("questions.bin"), file).unwrap();
-    let ask = |rest: &str| bench.succeeds(&format!("accuracy --model model --data questions.bin {rest}"));
+    let ask = |rest: &str| bench.succeeds(format!("accuracy --model model --data questions.bin {rest}").trim_end());
     let text = String::from_utf8(ask("")).unwrap();
     assert_eq!(text.matches("1/4 = 0.2500").count(), 2, "each question has one right label in four: {text}");
     for (label, limit) in [(by_sum, "accuracy "), (by_mean, "accuracy, loss per token")] {
