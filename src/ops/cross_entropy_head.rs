@@ -311,23 +311,25 @@ impl Kernel for HeadKernel {
             }
             Phase::Logits => {
                 let place =
-                    |row: usize, columns: Range<usize>| o.shared_block(0, self.form.stride(), row..row + 1, columns);
-                let mut out = Finish { o, place, bias: None, start: Start::Zero };
+                    |rows: Range<usize>, columns: Range<usize>| o.shared_block(0, self.form.stride(), rows, columns);
+                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start: Start::Zero };
                 product::multiply(o, &self.logits(o, &chunk), packed, tile, &mut out);
             }
             Phase::Loss => self.losses(o, &chunk, tile),
             Phase::WeightGradient => {
-                let place = |row: usize, columns: Range<usize>| o.fixed_output_block(2, row..row + 1, columns);
+                let place = |rows: Range<usize>, columns: Range<usize>| o.fixed_output_block(2, rows, columns);
                 let start = if self.accumulate || chunk.start > 0 { Start::Output } else { Start::Zero };
-                let mut out = Finish { o, place, bias: None, start };
-                product::multiply(o, &self.weight_gradient(o, &chunk), packed_for_weight, tile, &mut out);
+                let product = self.weight_gradient(o, &chunk);
+                let mut out = Finish { o, place, rows: product.shape().m, bias: None, start };
+                product::multiply(o, &product, packed_for_weight, tile, &mut out);
             }
             Phase::PackBlock(block) => product::pack(o, &self.input_gradient(o, &chunk, block), packed_block, tile),
             Phase::InputGradient(block) => {
-                let place =
-                    |row: usize, columns: Range<usize>| o.output(1, chunk.start + row..chunk.start + row + 1, columns);
+                let place = |rows: Range<usize>, columns: Range<usize>| {
+                    o.output(1, chunk.start + rows.start..chunk.start + rows.end, columns)
+                };
                 let start = if block > 0 { Start::Output } else { Start::Zero };
-                let mut out = Finish { o, place, bias: None, start };
+                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start };
                 product::multiply(o, &self.input_gradient(o, &chunk, block), packed_block, tile, &mut out);
             }
         }

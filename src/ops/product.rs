@@ -4,7 +4,7 @@ use super::{Operands, Weight};
 use crate::graph::{Attrs, Layout};
 use crate::kernels::elementwise::add_slices;
 use crate::kernels::gemm::{Gemm, Operand, Precision, Shape, Shared};
-use crate::kernels::linear::Epilogue;
+use crate::kernels::linear::{Direct, Epilogue, PANEL};
 use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
 
@@ -111,47 +111,91 @@ pub enum Start<'a> {
     Rows(View<'a, f32>),
 }
 
-/// Writes finished pieces of rows where `place(row, columns)` says: elements of the output from `columns.start` on, as one row that may
-/// end early where the next output begins.
+/// Writes finished sums where `place(rows, columns)` says: that part of the output, which may hold fewer columns where the next output begins.
 pub struct Finish<'a, F> {
     /// For the bias.
     pub o: &'a dyn Operands,
     /// See above.
     pub place: F,
+    /// Rows of the product.
+    pub rows: usize,
     /// Added to finished sums.
     pub bias: Option<&'a [f32]>,
     /// What sums start from.
     pub start: Start<'a>,
 }
 
-impl<'a, F: Fn(usize, Range<usize>) -> ViewMut<'a, f32>> Finish<'a, F> {
-    /// Calls `each(output, values)` for the parts of a piece of a row.
-    fn spread(&self, row: usize, first_column: usize, values: &mut [f32], each: impl Fn(&mut [f32], &mut [f32])) {
-        let (mut column, mut rest) = (first_column, values);
-        while !rest.is_empty() {
-            let mut out = (self.place)(row, column..column + rest.len());
-            let here = out.width();
-            let (now, after) = rest.split_at_mut(here);
-            each(out.row_mut(0), now);
-            column += here;
-            rest = after;
+impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Finish<'a, F> {
+    /// Calls `each(output, values)` for the parts of rows of `values`, which are `pitch` apart.
+    fn spread(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        values: &mut [f32],
+        pitch: usize,
+        each: impl Fn(&mut [f32], &mut [f32]),
+    ) {
+        let mut first = columns.start;
+        while first < columns.end {
+            let mut out = (self.place)(rows.clone(), first..columns.end);
+            let here = first - columns.start..first - columns.start + out.width();
+            for (i, values) in values.chunks_mut(pitch).take(rows.len()).enumerate() {
+                each(out.row_mut(i), &mut values[here.clone()]);
+            }
+            first += out.width();
         }
+    }
+
+    fn begin(&self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32], pitch: usize) {
+        match self.start {
+            Start::Zero => values.fill(0.0),
+            Start::Output => self.spread(rows, columns, values, pitch, |out, values| values.copy_from_slice(out)),
+            Start::Rows(from) => {
+                for (row, values) in rows.zip(values.chunks_mut(pitch)) {
+                    values[..columns.len()].copy_from_slice(&from.row(row)[columns.clone()]);
+                }
+            }
+        }
+    }
+
+    fn end(&self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32], pitch: usize) {
+        if let Some(bias) = self.bias {
+            for values in values.chunks_mut(pitch).take(rows.len()) {
+                add_slices(self.o.isa(), &mut values[..columns.len()], &bias[columns.clone()]);
+            }
+        }
+        self.spread(rows, columns, values, pitch, |out, values| out.copy_from_slice(values));
     }
 }
 
-impl<'a, F: Fn(usize, Range<usize>) -> ViewMut<'a, f32>> Epilogue for Finish<'a, F> {
+impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Epilogue for Finish<'a, F> {
     fn start(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        match self.start {
-            Start::Zero => values.fill(0.0),
-            Start::Output => self.spread(row, first_column, values, |out, values| values.copy_from_slice(out)),
-            Start::Rows(rows) => values.copy_from_slice(&rows.row(row)[first_column..first_column + values.len()]),
-        }
+        let width = values.len();
+        self.begin(row..row + 1, first_column..first_column + width, values, width);
+    }
+
+    fn start_rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
+        self.begin(rows, columns, values, PANEL);
     }
 
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        if let Some(bias) = self.bias {
-            add_slices(self.o.isa(), values, &bias[first_column..first_column + values.len()]);
-        }
-        self.spread(row, first_column, values, |out, values| out.copy_from_slice(values));
+        let width = values.len();
+        self.end(row..row + 1, first_column..first_column + width, values, width);
+    }
+
+    fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
+        self.end(rows, columns, values, PANEL);
+    }
+
+    /// Tiles share these columns, but each writes its own rows only.
+    fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
+        let accumulate = match self.start {
+            _ if self.bias.is_some() || columns.len() != PANEL => return None,
+            Start::Zero => false,
+            Start::Output => true,
+            Start::Rows(_) => return None,
+        };
+        let out = (self.place)(0..self.rows, columns);
+        (out.width() == PANEL && out.is_contiguous()).then_some(Direct { out, accumulate })
     }
 }

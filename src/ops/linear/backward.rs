@@ -192,8 +192,9 @@ impl Kernel for DInputKernel {
             Some(i) if o.in_place(i, 0) => Start::Output,
             Some(i) => Start::Rows(o.input(i)),
         };
-        let place = |row: usize, columns: Range<usize>| o.output(0, row..row + 1, columns);
-        product::multiply(o, &product, 0, tile, &mut Finish { o, place, bias: None, start });
+        let place = |rows: Range<usize>, columns: Range<usize>| o.output(0, rows, columns);
+        let rows = product.shape().m;
+        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start });
     }
 }
 
@@ -271,11 +272,12 @@ impl Kernel for DWeightKernel {
             }
             let first = self.form.first_column(part);
             let (down, right) = if self.form.layout == Layout::OutIn { (first, 0) } else { (0, first) };
-            let place = |row: usize, columns: Range<usize>| {
-                o.fixed_output_block(0, down + row..down + row + 1, right + columns.start..right + columns.end)
+            let place = |rows: Range<usize>, columns: Range<usize>| {
+                o.fixed_output_block(0, down + rows.start..down + rows.end, right + columns.start..right + columns.end)
             };
+            let rows = product.shape().m;
             let start = if self.form.existing.is_some() { Start::Output } else { Start::Zero };
-            return product::multiply(o, &product, 0, tile, &mut Finish { o, place, bias: None, start });
+            return product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start });
         }
         unreachable!("tile {tile} beyond the parts' tiles");
     }

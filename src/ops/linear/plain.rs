@@ -4,6 +4,7 @@ use super::shape::Form;
 use crate::kernels::gemm::{Gemm, Precision};
 use crate::ops::product::{self, Finish, Start};
 use crate::ops::{Capacity, Kernel, Operands, Scratch};
+use std::ops::Range;
 
 /// Executable form over plain weights.
 pub struct PlainKernel {
@@ -42,17 +43,18 @@ impl Kernel for PlainKernel {
         if phase == 0 {
             return product::pack(o, &product, 0, tile);
         }
-        let place = |row: usize, columns: std::ops::Range<usize>| {
+        let place = |rows: Range<usize>, columns: Range<usize>| {
             let mut first = 0;
             for (part, &width) in self.form.parts.iter().enumerate() {
                 if columns.start < first + width {
-                    return o.output(part, row..row + 1, columns.start - first..(columns.end - first).min(width));
+                    return o.output(part, rows, columns.start - first..(columns.end - first).min(width));
                 }
                 first += width;
             }
             unreachable!("column {} beyond the outputs", columns.start)
         };
         let bias = (!self.form.biases.is_empty()).then(|| o.fixed(self.form.biases.start));
-        product::multiply(o, &product, 0, tile, &mut Finish { o, place, bias, start: Start::Zero });
+        let rows = product.shape().m;
+        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias, start: Start::Zero });
     }
 }
