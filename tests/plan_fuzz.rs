@@ -101,7 +101,7 @@ fn mutate(json: &mut Value, path: &str, how: usize, extreme: usize, donor: &str)
                 let (i, j) = (extreme % items.len(), (extreme * 7 + 3) % items.len());
                 match how % 9 {
                     7 => drop(items.remove(i)),
-                    _ if extreme % 2 == 0 => items.swap(i, j),
+                    _ if extreme.is_multiple_of(2) => items.swap(i, j),
                     _ => items.push(items[i].clone()),
                 }
                 return;
