@@ -16,11 +16,16 @@
 //! from what [`Epilogue::start`] says. With [`Accumulate`] it starts from the value in C: when the reduction is cut into several calls (at even `k`
 //! for bf16), the result has the bits of one call over everything.
 
+mod accumulate;
 mod operand;
+mod product;
+mod shape;
 mod tile;
 
 #[cfg(test)]
 mod tests;
 
+pub use accumulate::Accumulate;
 pub use operand::Operand;
-pub use tile::{Accumulate, Gemm, Precision, Shape, Shared};
+pub use product::Gemm;
+pub use shape::{Precision, Shape, Shared};

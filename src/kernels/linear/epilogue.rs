@@ -156,16 +156,30 @@ pub(in crate::kernels) fn copy(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// Asks for the cache lines of `values`.
-pub(in crate::kernels) fn prefetch(values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
+/// Asks for the cache lines of `values`, which a product is about to read or write.
+pub fn prefetch(values: &[f32]) {
     for line in values.chunks(16) {
+        prefetch_line(line.as_ptr());
+    }
+}
+
+/// Asks for the cache lines of one row of a panel.
+pub(in crate::kernels) fn prefetch_panel(at: *const f32) {
+    for line in (0..PANEL).step_by(16) {
+        prefetch_line(at.wrapping_add(line));
+    }
+}
+
+#[inline]
+fn prefetch_line(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching has no effect on memory.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        // SAFETY: prefetching has no effect on memory, at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = at;
 }
 
 /// `sums += values`. Whole panels, which are nearly all, get a length that the compiler knows.

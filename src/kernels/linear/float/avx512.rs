@@ -19,12 +19,8 @@ pub(super) fn kernel(layout: Layout, rows: usize, bf16: bool) -> Kernel {
     }
 }
 
-/// Row blocks of at most so many rows wait for weights from memory, larger ones for operands from the caches.
+/// Row blocks of at most so many rows run at the speed of memory, which hardware prefetching reaches by itself.
 const FEW_ROWS: usize = 4;
-/// How far ahead of their use few rows ask for weights, in bytes.
-const PREFETCH: usize = 4096;
-/// How far ahead of their use many rows ask for both operands, in steps: hardware prefetching stops at every page.
-const NEAR_STEPS: usize = 16;
 
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
@@ -39,7 +35,6 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..steps {
-        near::<R>(w, v, bytes);
         if R > FEW_ROWS && i % AHEAD_STEPS == 0 {
             fetch(&mut ahead);
         }
@@ -89,7 +84,6 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..k.div_ceil(2) {
-        near::<R>(w, v, 4 * PANEL);
         if R > FEW_ROWS && i % AHEAD_STEPS == 0 {
             fetch(&mut ahead);
         }
@@ -107,19 +101,6 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
     }
     // SAFETY: `out` addresses `R` rows.
     unsafe { store(&sums, &out) }
-}
-
-/// Prefetches what the kernel itself reads a little later. Prefetching past the end is harmless.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn near<const R: usize>(w: *const u8, v: *const f32, bytes: usize) {
-    let distance = if R <= FEW_ROWS { PREFETCH } else { NEAR_STEPS * bytes };
-    for line in (0..bytes).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(distance + line).cast());
-    }
-    if R > FEW_ROWS {
-        _mm_prefetch::<_MM_HINT_T0>(v.wrapping_add(NEAR_STEPS * R).cast());
-    }
 }
 
 /// Prefetches two lines.

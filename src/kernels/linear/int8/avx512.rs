@@ -6,8 +6,8 @@ use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
-/// How far ahead of its use a block of few rows asks for weights, in bytes.
-const PREFETCH: usize = 4096;
+/// Row blocks of at most so many rows run at the speed of memory, which hardware prefetching reaches by itself.
+const FEW_ROWS: usize = 4;
 
 /// The kernel for `rows` rows (1 to 12 with VNNI, else 1 to 4).
 pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
@@ -57,12 +57,7 @@ macro_rules! define {
                     let block = panel.wrapping_add(at);
                     let scales = block.wrapping_add(layout.quant_bytes());
                     let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
-                    if R <= 4 {
-                        for line in (0..layout.block_bytes()).step_by(64) {
-                            // Prefetching past the end of the weights is harmless.
-                            _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH + line).cast());
-                        }
-                    } else {
+                    if R > FEW_ROWS {
                         _mm_prefetch::<_MM_HINT_T1>(ahead.at.cast());
                         _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64).cast());
                         ahead.at = ahead.at.wrapping_add(ahead.step);

@@ -1,0 +1,147 @@
+//! A product, how its shared operand is packed, and how it splits into tiles.
+
+use super::operand::Operand;
+use super::shape::{PACK_GROUP, Precision, Shape, Shared, TILE_PANELS, TILE_ROWS};
+use crate::kernels::interleave::Block;
+use crate::kernels::isa::Isa;
+use crate::kernels::linear::{PANEL, float};
+use std::ops::Range;
+
+/// A product of two operands.
+#[derive(Clone, Copy)]
+pub struct Gemm<'a> {
+    pub(super) isa: Isa,
+    pub(super) shape: Shape,
+    a: Operand<'a>,
+    pub(super) b: Operand<'a>,
+    pub(super) workers: usize,
+    blocks: usize,
+    /// Rows of a row block; the first `larger_blocks` have one more.
+    pub(super) block_rows: usize,
+    larger_blocks: usize,
+}
+
+impl<'a> Gemm<'a> {
+    /// `a` is `m × k`, `b` is `k × n`.
+    ///
+    /// # Panics
+    /// When the operands do not fit.
+    pub fn new(isa: Isa, precision: Precision, a: Operand<'a>, b: Operand<'a>, shared: Shared) -> Self {
+        assert_eq!(a.columns(), b.rows(), "the operands disagree on the length of the reduction");
+        let shape = Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared };
+        let blocks = shape.m.div_ceil(float::block_rows(isa));
+        let (block_rows, larger_blocks) = (shape.m / blocks.max(1), shape.m % blocks.max(1));
+        Gemm { isa, shape, a, b, workers: 2, blocks, block_rows, larger_blocks }
+    }
+
+    /// Says how many workers claim tiles in turn, by which a worker guesses what it packs next and prefetches that. Only speed depends
+    /// on it; two unless said otherwise.
+    pub fn claimed_by(self, workers: usize) -> Self {
+        Gemm { workers, ..self }
+    }
+
+    /// Sizes and kinds.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Rows of row blocks `blocks`, which are of nearly equal size.
+    pub(super) fn rows_of(&self, blocks: Range<usize>) -> Range<usize> {
+        let start = |block: usize| block * self.block_rows + block.min(self.larger_blocks);
+        start(blocks.start)..start(blocks.end)
+    }
+
+    /// Row blocks or panels of packing tile `tile`.
+    fn packed_by(&self, tile: usize) -> Range<usize> {
+        let of = match self.shape.shared {
+            Shared::A => self.blocks(),
+            Shared::B => self.shape.panels(),
+        };
+        of.min(tile * PACK_GROUP)..of.min((tile + 1) * PACK_GROUP)
+    }
+
+    /// Tiles of the packing of the shared operand.
+    pub fn pack_tiles(&self) -> usize {
+        match self.shape.shared {
+            Shared::A => self.blocks().div_ceil(PACK_GROUP),
+            Shared::B => self.shape.panels().div_ceil(PACK_GROUP),
+        }
+    }
+
+    /// Where packing tile `tile` goes in the shared scratch, in bytes.
+    pub fn pack_range(&self, tile: usize) -> Range<usize> {
+        let group = self.packed_by(tile);
+        let lines = match self.shape.shared {
+            Shared::A => self.rows_of(group),
+            Shared::B => group.start * PANEL..group.end * PANEL,
+        };
+        lines.start * self.shape.line_bytes()..lines.end * self.shape.line_bytes()
+    }
+
+    /// Packs tile `tile` of the shared operand into `dst`, the part [`Gemm::pack_range`] of the shared scratch, aligned to 4 bytes.
+    ///
+    /// # Panics
+    /// When `dst` has the wrong size or alignment.
+    pub fn pack_tile(&self, tile: usize, dst: &mut [u8]) {
+        assert_eq!(dst.len(), self.pack_range(tile).len(), "packed tile");
+        match self.shape.shared {
+            Shared::A => self.pack_blocks(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
+            Shared::B => self.pack_panels(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
+        }
+    }
+
+    pub(super) fn pack_blocks(&self, blocks: Range<usize>, dst: &mut [u32]) {
+        let all = self.rows_of(blocks.clone());
+        let mut parts = [Block { first: 0, count: 0 }; TILE_ROWS / 6];
+        let count = blocks.len();
+        for (part, block) in parts.iter_mut().zip(blocks) {
+            let rows = self.rows_of(block..block + 1);
+            *part = Block { first: rows.start - all.start, count: rows.len() };
+        }
+        self.a.pack(self.isa, self.shape.word(), all, &parts[..count], dst);
+    }
+
+    pub(super) fn pack_panels(&self, panels: Range<usize>, dst: &mut [u32]) {
+        let columns = panels.start * PANEL..self.shape.n.min(panels.end * PANEL);
+        let mut parts = [Block { first: 0, count: PANEL }; PACK_GROUP];
+        for (i, part) in parts.iter_mut().enumerate() {
+            part.first = i * PANEL;
+        }
+        self.b.flipped().pack(self.isa, self.shape.word(), columns, &parts[..panels.len()], dst);
+    }
+
+    pub(super) fn columns_of(&self, panel: usize) -> Range<usize> {
+        panel * PANEL..self.shape.n.min((panel + 1) * PANEL)
+    }
+
+    /// Row blocks and panels of a tile.
+    fn grid(&self) -> (usize, usize) {
+        let blocks = self.blocks();
+        let per_tile = self.shape.tile_rows() / float::block_rows(self.isa);
+        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(per_tile).max(1)).max(1);
+        let panels_per_tile = match self.shape.shared {
+            Shared::A => self.shape.packed_panels(),
+            Shared::B => TILE_PANELS,
+        };
+        (blocks_per_tile, panels_per_tile)
+    }
+
+    /// Tiles of the product. They cover elements of C, never a part of a sum.
+    pub fn tiles(&self) -> usize {
+        let (blocks, panels) = self.grid();
+        self.blocks().div_ceil(blocks) * self.shape.panels().div_ceil(panels)
+    }
+
+    /// Row blocks and panels of tile `tile`; those of neighbouring tiles lie in different panels.
+    pub(super) fn parts(&self, tile: usize) -> (Range<usize>, Range<usize>) {
+        let (blocks_per_tile, panels_per_tile) = self.grid();
+        let across = self.shape.panels().div_ceil(panels_per_tile).max(1);
+        let part = |i: usize, size: usize, of: usize| of.min(i * size)..of.min((i + 1) * size);
+        let blocks = part(tile / across, blocks_per_tile, self.blocks());
+        (blocks, part(tile % across, panels_per_tile, self.shape.panels()))
+    }
+}

@@ -1,0 +1,100 @@
+//! Sizes of a product, from which scratch and tiles follow.
+
+use crate::kernels::interleave::Word;
+use crate::kernels::linear::{PANEL, float};
+
+/// What operands are rounded to before they are multiplied. Sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Not rounded.
+    F32,
+    /// Rounded to bf16, to nearest even.
+    Bf16,
+}
+
+/// The operand that is packed once for all workers; each tile packs its own part of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// The left operand.
+    A,
+    /// The right operand.
+    B,
+}
+
+/// Sizes and kinds of a product, from which scratch sizes and tiles follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Length of the reduction.
+    pub k: usize,
+    /// Rounding of the operands.
+    pub precision: Precision,
+    /// Which operand all workers share.
+    pub shared: Shared,
+}
+
+/// Most rows in a tile: many, to make up for packing panels.
+pub(super) const TILE_ROWS: usize = 384;
+/// Row blocks or panels in a tile of the packing of the shared operand: together their rows fill several cache lines.
+pub(super) const PACK_GROUP: usize = 6;
+/// Most bytes of panels that a tile packs for itself.
+pub(super) const TILE_PANEL_BYTES: usize = 416 << 10;
+/// Tiles across the panels that leave enough work for all workers.
+pub(super) const PANEL_TILES: usize = 12;
+/// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
+pub(super) const TILE_BYTES: usize = 128 << 10;
+/// Panels in a tile that packs row blocks: enough to make up for packing, few enough to leave tiles for all workers.
+pub(super) const TILE_PANELS: usize = 8;
+
+impl Shape {
+    pub(super) fn word(&self) -> Word {
+        match self.precision {
+            Precision::F32 => Word::F32,
+            Precision::Bf16 => Word::Bf16Pair,
+        }
+    }
+
+    /// Bytes of one packed row of A or column of B.
+    pub(super) fn line_bytes(&self) -> usize {
+        4 * self.word().count(self.k)
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Bytes of scratch that all workers share, on any instruction set.
+    pub fn shared_bytes(&self) -> usize {
+        self.line_bytes()
+            * match self.shared {
+                Shared::A => self.m,
+                Shared::B => self.panels() * PANEL,
+            }
+    }
+
+    /// Bytes of scratch for each worker, on any instruction set.
+    pub fn worker_bytes(&self) -> usize {
+        self.line_bytes()
+            * match self.shared {
+                Shared::A => self.packed_panels() * PANEL,
+                Shared::B => self.tile_rows(),
+            }
+    }
+
+    /// Panels that one tile packs: several, so that each stored row is read a few cache lines at a time.
+    pub(super) fn packed_panels(&self) -> usize {
+        let fit = TILE_PANEL_BYTES / (PANEL * self.line_bytes()).max(1);
+        fit.min(self.panels() / PANEL_TILES).clamp(1, PACK_GROUP)
+    }
+
+    /// Most rows in one tile.
+    pub(super) fn tile_rows(&self) -> usize {
+        match self.shared {
+            Shared::A => TILE_ROWS,
+            Shared::B => (TILE_BYTES / self.line_bytes().max(1)).clamp(float::MOST_BLOCK_ROWS, TILE_ROWS),
+        }
+    }
+}
