@@ -19,7 +19,7 @@ struct Pass<'a> {
     first_row: usize,
     /// The panel that this worker probably needs next.
     next: usize,
-    /// The panel after this one in the tile, if any.
+    /// Whether another panel of the tile follows.
     more: bool,
 }
 
