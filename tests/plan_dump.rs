@@ -154,3 +154,64 @@ fn dot_has_every_node_once() {
     }
     assert!(text.starts_with("digraph \"gpt2\" {") && text.ends_with("}\n"));
 }
+
+#[test]
+fn pictures_stand_alone_and_show_every_transient_buffer() {
+    let plan = planned(4, Layout::Compact);
+    let (_folder, path) = saved(&plan);
+    let svg = stdout(&plan_dump(&["show", &path, "--format", "svg", "--budget", "1MiB"]));
+    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"));
+    let transient = plan.buffers.iter().filter(|b| !b.kind.is_persistent()).count();
+    assert_eq!(svg.matches(" edge\" x=").count(), transient);
+    let page = Path::new(&path).with_extension("html");
+    let page = page.to_str().expect("UTF-8");
+    let output = plan_dump(&["show", &path, "--format", "html", "-o", page]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    let html = std::fs::read_to_string(page).expect("reads");
+    assert!(html.starts_with("<!doctype html>") && !html.contains("{{") && !html.contains("://"));
+    for b in &plan.buffers {
+        assert!(html.contains(&format!("\"name\":\"{}\"", b.name)), "{}", b.name);
+    }
+}
+
+/// Names in a plan file are anybody's text; they must not become markup, terminal commands or other columns.
+#[test]
+fn hostile_names_stay_text() {
+    const EVIL: &str = "a,\"b\"\u{1b}[31m</script><script>alert(1)</script>\n'&\\";
+    let mut plan = planned(4, Layout::Compact);
+    let b = plan.buffers.iter().position(|b| !b.kind.is_persistent()).expect("a transient buffer");
+    let tensor = plan.graph.find(&plan.buffers[b].name).expect("the buffer is named after a tensor");
+    plan.graph.tensors[tensor.index()].name = EVIL.into();
+    plan.buffers[b].name = EVIL.into();
+    plan.graph.nodes[1].name = EVIL.into();
+    let scratch = plan.node_scratch[1];
+    scratch.iter().for_each(|&s| plan.buffers[s as usize].name = EVIL.into());
+    let (_folder, path) = saved(&plan);
+    for format in ["text", "csv", "dot", "svg", "html", "json"] {
+        let text = stdout(&plan_dump(&["show", &path, "--format", format]));
+        assert!(!text.is_empty() && !text.contains('\u{1b}'), "{format}");
+        assert!(matches!(format, "text" | "json" | "dot" | "csv") || !text.contains("<script>alert"), "{format}");
+        if format == "csv" {
+            assert_eq!(text.lines().count(), 1 + plan.buffers.len());
+            assert!(text.lines().all(|line| line.split(',').count() == 5), "{text}");
+        }
+    }
+    let why = stdout(&plan_dump(&["show", &path, "--why", EVIL]));
+    assert!(why.contains("alert(1)") && !why.contains('\u{1b}'));
+}
+
+#[test]
+fn training_plans_show_their_parts() {
+    let plan = sample_plans::training(sample_plans::TINY, 2, 16, false);
+    let (_folder, path) = saved(&plan);
+    let text = stdout(&plan_dump(&["show", &path, "--format", "json"]));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let sections: Vec<&str> =
+        report["bands"].as_array().expect("a list").iter().filter_map(|b| b["section"].as_str()).collect();
+    assert_eq!(sections, ["forward", "backward", "update"]);
+    for kind in ["parameter", "state", "saved", "activation_gradient", "parameter_gradient"] {
+        let has = report["buffers"].as_array().expect("a list").iter().any(|b| b["kind"] == kind);
+        assert!(has, "no {kind}");
+    }
+    assert!(stdout(&plan_dump(&["show", &path])).contains("backward"));
+}

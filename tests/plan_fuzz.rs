@@ -3,7 +3,7 @@
 mod sample_plans;
 
 use proptest::prelude::*;
-use sample_plans::planned;
+use sample_plans::{planned, training};
 use serde_json::Value;
 use staticgrad::passes::Layout;
 use staticgrad::plan::container::{self, SectionKind, SectionSource};
@@ -22,6 +22,29 @@ fn sample() -> &'static (Vec<u8>, Value, Plan) {
         file::save(&path, &plan).expect("saves");
         let json = serde_json::from_slice(&file::to_bytes(&plan)).expect("JSON");
         (std::fs::read(&path).expect("reads"), json, plan)
+    })
+}
+
+/// A plan as JSON, and the paths of all values in it.
+type Mutable = (Value, Vec<String>);
+
+fn with_paths(json: Value) -> Mutable {
+    let mut all = Vec::new();
+    paths(&json, &mut Vec::new(), &mut all);
+    (json, all)
+}
+
+fn inference_plan() -> &'static Mutable {
+    static PLAN: OnceLock<Mutable> = OnceLock::new();
+    PLAN.get_or_init(|| with_paths(sample().1.clone()))
+}
+
+fn training_plan() -> &'static Mutable {
+    static PLAN: OnceLock<Mutable> = OnceLock::new();
+    PLAN.get_or_init(|| {
+        let bytes =
+            file::to_bytes(&training(&[("L", "1"), ("C", "16"), ("H", "2"), ("V", "32"), ("T", "8")], 1, 8, true));
+        with_paths(serde_json::from_slice(&bytes).expect("JSON"))
     })
 }
 
@@ -146,11 +169,10 @@ proptest! {
     /// A liar who recomputes the checksums.
     #[test]
     fn changed_plans_are_refused_or_sound(
+        training in any::<bool>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..9, 0usize..64, any::<prop::sample::Index>()), 1..4),
     ) {
-        let (_, json, _) = sample();
-        let mut all = Vec::new();
-        paths(json, &mut Vec::new(), &mut all);
+        let (json, all) = if training { training_plan() } else { inference_plan() };
         let mut json = json.clone();
         for (at, how, extreme, donor) in changes {
             mutate(&mut json, &all[at.index(all.len())], how, extreme, &all[donor.index(all.len())]);

@@ -120,6 +120,7 @@ pub(super) fn layout(graph: &Graph, mode: Mode, capacity: &Capacity, aliases: &A
     let steps = graph.nodes.len().max(1) as u32;
     let mut buffers: Vec<PlanBuffer> = Vec::new();
     let mut tensor_buffer: Vec<Option<u32>> = vec![None; graph.tensors.len()];
+    let saved = read_after_forward(graph);
     for t in graph.tensor_ids() {
         let tensor = graph.tensor(t);
         if root(aliases, t) != t || (matches!(tensor.kind, TensorKind::Param(_)) && mode != Mode::Train) {
@@ -130,7 +131,7 @@ pub(super) fn layout(graph: &Graph, mode: Mode, capacity: &Capacity, aliases: &A
             _ => (0, steps),
         };
         tensor_buffer[t.index()] = Some(buffers.len() as u32);
-        let kind = kind_of(graph, t);
+        let kind = kind_of(graph, t, saved[t.index()]);
         buffers.push(PlanBuffer {
             name: tensor.name.clone(),
             kind,
@@ -182,7 +183,16 @@ pub(super) fn layout(graph: &Graph, mode: Mode, capacity: &Capacity, aliases: &A
     Ok(Layout { buffers, tensor_buffer, node_scratch, scratch_per_worker })
 }
 
-fn kind_of(graph: &Graph, t: TensorId) -> BufferKind {
+/// For each tensor, whether a node of backward or of the optimiser reads it.
+fn read_after_forward(graph: &Graph) -> Vec<bool> {
+    let mut read = vec![false; graph.tensors.len()];
+    for node in graph.nodes.iter().filter(|n| n.section != Section::Forward) {
+        node.operands.iter().for_each(|t| read[t.index()] = true);
+    }
+    read
+}
+
+fn kind_of(graph: &Graph, t: TensorId, saved: bool) -> BufferKind {
     let tensor = graph.tensor(t);
     let n = match tensor.kind {
         TensorKind::Input => return BufferKind::Input,
@@ -198,10 +208,8 @@ fn kind_of(graph: &Graph, t: TensorId) -> BufferKind {
         _ if node.recomputed => BufferKind::Recomputed,
         // The head computes its weight's gradient while it has the logits.
         Section::Forward if tensor.ty.extent == RowExtent::Fixed => BufferKind::ParameterGradient,
-        Section::Forward => {
-            let saved = graph.nodes.iter().any(|r| r.section != Section::Forward && r.operands.contains(&t));
-            if saved { BufferKind::Saved } else { BufferKind::Activation }
-        }
+        Section::Forward if saved => BufferKind::Saved,
+        Section::Forward => BufferKind::Activation,
         _ if tensor.ty.extent == RowExtent::Fixed => BufferKind::ParameterGradient,
         _ => BufferKind::ActivationGradient,
     }

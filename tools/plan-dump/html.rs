@@ -20,7 +20,7 @@ struct Data<'a> {
     budget: Option<u64>,
 }
 
-/// The whole page. `budget` is for the whole arena with scratch for `threads` workers.
+/// The whole page. `budget` is for the transient region and the scratch of `threads` workers.
 pub fn page(report: &Report, budget: Option<u64>, threads: usize) -> String {
     let data = Data { report, threads, budget };
     // Names come from files that nobody vouches for: no `<` means that no name can end the script element.

@@ -22,12 +22,12 @@ pub struct ShowArgs {
     /// Write to this file instead of standard output.
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Compare with a memory budget for the whole arena, such as 1GiB.
+    /// Compare with a memory budget for everything but the persistent region, such as 1GiB (as compile's --memory-budget).
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     budget: Option<u64>,
     /// Workers to count scratch for.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
     /// Buffers to list at the peak.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -64,15 +64,16 @@ pub fn run(args: &ShowArgs) -> Result<ExitCode> {
     let plan = file::load(&args.file)?;
     let report = Report::of(&plan);
     let style = Style::detect(args.color, args.output.is_some());
+    let threads = usize::from(args.threads);
     let text = match args.format {
         _ if args.why.is_some() => why::explain(&report, args.why.as_deref().unwrap_or_default(), &style)?,
         Format::Text => {
-            let options = text::Options { budget: args.budget, threads: args.threads, top: args.top, style };
+            let options = text::Options { budget: args.budget, threads, top: args.top, style };
             text::show(&report, &options)
         }
         Format::Dot => dot::dot(&plan),
-        Format::Svg => svg::svg(&report, args.budget, args.threads),
-        Format::Html => html::page(&report, args.budget, args.threads),
+        Format::Svg => svg::svg(&report, args.budget, threads),
+        Format::Html => html::page(&report, args.budget, threads),
         Format::Json => json::json(&report),
         Format::Csv => json::csv(&report),
     };

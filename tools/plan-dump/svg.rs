@@ -79,11 +79,11 @@ impl Frame<'_> {
     }
 }
 
-/// The picture of the transient region. `budget` is for the whole arena with scratch for `threads` workers.
+/// The picture of the transient region. `budget` is for it and the scratch of `threads` workers.
 pub fn svg(report: &Report, budget: Option<u64>, threads: usize) -> String {
     let t = &report.totals;
-    let rest = t.persistent + t.scratch_per_worker * threads as u64;
-    let budget = budget.map(|b| b as i64 - rest as i64);
+    let scratch = t.scratch_per_worker.saturating_mul(threads as u64);
+    let budget = budget.map(|b| b as i64 - scratch as i64);
     let near = budget.filter(|&b| b > 0 && b as f64 <= 1.6 * t.transient as f64);
     let most = t.transient.max(t.max_load).max(near.unwrap_or(0) as u64).max(64);
     let frame = Frame { report, span: most as f64 * 1.04, budget: near };
@@ -102,7 +102,7 @@ pub fn svg(report: &Report, budget: Option<u64>, threads: usize) -> String {
         .filter(|b| b.region == Region::Transient && b.bytes > 0)
         .for_each(|b| rectangle(&mut out, &frame, b));
     limits(&mut out, &frame);
-    legend(&mut out, report);
+    legend(&mut out, &frame);
     out + "</svg>\n"
 }
 
@@ -280,7 +280,7 @@ fn limits(out: &mut String, f: &Frame) {
     }
 }
 
-fn legend(out: &mut String, report: &Report) {
+fn legend(out: &mut String, f: &Frame) {
     const KINDS: [BufferKind; 10] = [
         BufferKind::Input,
         BufferKind::Parameter,
@@ -294,6 +294,7 @@ fn legend(out: &mut String, report: &Report) {
         BufferKind::Scratch,
     ];
     let (mut x, y) = (LEFT, HEIGHT - 20.0);
+    let report = f.report;
     for kind in
         KINDS.into_iter().filter(|k| report.buffers.iter().any(|b| b.kind == *k && b.region == Region::Transient))
     {
@@ -301,7 +302,8 @@ fn legend(out: &mut String, report: &Report) {
         put!(out, "<text x=\"{}\" y=\"{y}\">{}</text>", x + 16.0, kind.name());
         x += 34.0 + CHARACTER * kind.name().len() as f64;
     }
-    for (name, what) in [("arena", "arena"), ("bound", "bound (max load)"), ("budget", "budget")] {
+    let lines = [("arena", "arena"), ("bound", "bound (max load)"), ("budget", "budget")];
+    for (name, what) in &lines[..if f.budget.is_some() { 3 } else { 2 }] {
         put!(
             out,
             "<path class=\"{name}\" stroke-width=\"1.5\" d=\"M{x} {}h22\"/><text x=\"{}\" y=\"{y}\">{what}</text>",

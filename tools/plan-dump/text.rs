@@ -10,7 +10,7 @@ use crate::timeline;
 
 /// What to print, and how.
 pub struct Options {
-    /// Budget of the whole arena in bytes.
+    /// Budget of transient memory and worker scratch in bytes.
     pub budget: Option<u64>,
     /// Workers to count scratch for.
     pub threads: usize,
@@ -188,11 +188,12 @@ fn totals(report: &Report, options: &Options) -> Vec<String> {
         ("arena", format!("{} with {} worker{plural}", size(arena), options.threads)),
     ];
     if let Some(budget) = options.budget {
-        let verdict = match arena <= budget {
-            true => format!("met, {} to spare", bytes(budget - arena)),
-            false => style.paint(&format!("exceeded by {}", bytes(arena - budget)), "31"),
+        let used = t.transient + t.scratch_per_worker * options.threads as u64;
+        let verdict = match used <= budget {
+            true => format!("met, {} to spare", bytes(budget - used)),
+            false => style.paint(&format!("exceeded by {}", bytes(used - budget)), "31"),
         };
-        rows.push(("budget", format!("{}, {verdict}", bytes(budget))));
+        rows.push(("budget", format!("{} for transient and scratch, {verdict}", bytes(budget))));
     }
     rows.into_iter().map(|(name, value)| format!("{} {value}", style.bold(&format!("{name:<14}")))).collect()
 }

@@ -37,7 +37,10 @@ pub fn verify(plan: &Plan) -> Result<()> {
 fn check_capacity(plan: &Plan) -> Result<()> {
     let c = &plan.capacity;
     let kept = c.slots.checked_mul(c.context).filter(|&rows| rows <= 1 << 40);
-    let fits = kept.is_some_and(|kept| c.step_rows <= kept && c.wanted_rows <= c.step_rows);
+    let fits = kept.is_some_and(|kept| match plan.mode {
+        Mode::Train => c.step_rows == kept && c.wanted_rows <= kept,
+        Mode::Infer(_) => c.step_rows <= kept && c.wanted_rows <= c.step_rows,
+    });
     if !fits || [c.slots, c.context, c.step_rows, c.wanted_rows].contains(&0) {
         return Err(broken(format!(
             "its capacity is impossible: {} slots of {} rows, {} rows a call, {} wanted",

@@ -64,7 +64,7 @@ function fillHeader() {
     ["arithmetic", flops(report.flops)],
   ];
   if (report.recomputed_flops > 0) rows.push(["recomputed", flops(report.recomputed_flops)]);
-  if (report.budget !== null) rows.push(["budget", `${bytes(report.budget)}, ${arena <= report.budget ? "met" : "exceeded"}`]);
+  if (report.budget !== null) rows.push(["budget", `${bytes(report.budget)}, ${totals.transient <= budget ? "met" : "exceeded"}`]);
   for (const [name, value] of rows) {
     const box = element("div");
     box.append(element("dt", name), element("dd", value, value.endsWith("exceeded") ? "over" : ""));

@@ -11,8 +11,8 @@ const steps = report.steps;
 const buffers = report.buffers;
 for (const b of buffers) b.end = b.offset + align(b.bytes);
 
-// The budget is for the whole arena; what is left of it for the transient region.
-const budget = report.budget === null ? null : report.budget - totals.persistent - totals.scratch_per_worker * report.threads;
+// The budget is for everything but the persistent region; what worker scratch leaves of it for the transient one.
+const budget = report.budget === null ? null : report.budget - totals.scratch_per_worker * report.threads;
 
 function bytes(n) {
   if (Math.abs(n) < 1024) return `${Math.round(n)} B`;
