@@ -7,7 +7,8 @@ use sample_plans::{TINY, gpt2, training};
 use staticgrad::graph::{Attr, Attrs, Graph, TensorId, TensorKind};
 use staticgrad::ops::build::{Call, call, signature};
 use staticgrad::ops::{self, Capacity};
-use staticgrad::passes::{Fusions, Layout, Mode, alias};
+use staticgrad::passes::optimizer::AdamW;
+use staticgrad::passes::{self, Fusions, Layout, Mode, Training, alias, recompute};
 use staticgrad::plan::placement::{self, Options};
 use staticgrad::plan::report::Report;
 use staticgrad::plan::{BufferKind, Plan, compile, compile_with, file, verify};
@@ -359,4 +360,23 @@ fn each_way_to_break_a_training_plan_is_named() {
             ],
         );
     }
+}
+
+/// The waterfall is rebuilt from the final graph alone: without recomputation it must find the load that the plan has without it.
+#[test]
+fn the_waterfall_undoes_recomputation() {
+    let training = Training { optimizer: Some(AdamW::default()), ..Training::default() };
+    let graph = passes::train(&gpt2(TINY), &training).expect("the graph can be trained");
+    let capacity = Capacity { slots: 2, context: 16, step_rows: 32, wanted_rows: 1 };
+    let again = recompute::recompute(&graph, &recompute::cheap_nodes(&graph));
+    let plain = compile(graph, Mode::Train, capacity).expect("compiles");
+    let thrifty = Report::of(&compile(again, Mode::Train, capacity).expect("compiles"));
+    assert!(thrifty.recomputed_flops > 0.0);
+    let bytes = |report: &Report, name: &str| report.waterfall.iter().find(|s| s.name == name).expect("a stage").bytes;
+    let before = Report::of(&plain);
+    for stage in ["naive", "lifespans", "in-place", "order"] {
+        assert_eq!(bytes(&thrifty, stage), bytes(&before, stage), "{stage}");
+    }
+    assert_eq!(bytes(&thrifty, "recomputation"), thrifty.totals.max_load);
+    assert_eq!(bytes(&before, "recomputation"), plain.totals.max_load);
 }

@@ -1,12 +1,13 @@
 //! `plan-dump place`: the planner as a stand-alone tool on MiniMalloc's CSV format.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use staticgrad::error::{Error, Result};
 use staticgrad::plan::placement::{self, Options, csv};
+
+use crate::output;
 
 /// Place the buffers of a CSV file (id,lower,upper,size[,alignment][,offset]) in the lowest arena.
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
         .map_err(|violation| Error::Plan(format!("the planner made an illegal placement: {violation}")))?;
 
     if let Some(path) = &args.output {
-        write_atomically(path, &csv::write(&table, &placed.offsets))?;
+        output::write_atomically(path, &csv::write(&table, &placed.offsets))?;
     }
     let mut report = String::new();
     report += &format!("buffers       {}\n", table.buffers.len());
@@ -67,24 +68,11 @@ pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
         };
         report += &format!("capacity      {capacity} {verdict}\n");
     }
-    match std::io::stdout().write_all(report.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => return Err(Error::io("<stdout>", "write", e)),
-        _ => {}
-    }
+    output::print(&report)?;
     Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "not a duration".to_string())
-}
-
-/// Writes beside the file and renames, so that a reader sees the old content or the new, never a part.
-fn write_atomically(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(path, "write", e))?;
-    file.write_all(text.as_bytes()).map_err(|e| Error::io(path, "write", e))?;
-    file.as_file().sync_all().map_err(|e| Error::io(path, "write", e))?;
-    file.persist(path).map_err(|e| Error::io(path, "write", e.error))?;
-    Ok(())
 }

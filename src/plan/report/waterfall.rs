@@ -7,7 +7,7 @@ use super::rows::naive_bytes;
 use crate::graph::{Graph, NodeId, TensorId, TensorKind, verify};
 use crate::ops;
 use crate::passes::alias;
-use crate::plan::{ALIGN, Plan, buffers, placement};
+use crate::plan::{ALIGN, Plan, buffers, in_best_order, placement};
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,18 +26,26 @@ pub struct Stage {
 /// The stages of a verified plan, in order.
 pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
     let folded = fold_recomputed(&plan.graph);
+    let recomputes = folded.nodes.len() < plan.graph.nodes.len();
     let written = written_order(&folded);
     let final_load = plan.totals.max_load;
     let load = |graph: &Graph, aliases: &alias::Aliases| peak_load(plan, graph, aliases).unwrap_or(final_load);
-    let naive = match folded.nodes.len() == plan.graph.nodes.len() {
-        true => naive_bytes(plan),
-        false => naive_of(plan, &folded).unwrap_or_else(|| naive_bytes(plan)),
+    // Recomputation changes which order is best, so the best one without it is looked for again.
+    let ordered = load(&folded, &alias::choose(&folded));
+    let ordered = match recomputes {
+        true => in_best_order(written.clone(), plan.mode, &plan.capacity)
+            .map_or(ordered, |best| ordered.min(load(&best, &alias::choose(&best)))),
+        false => ordered,
+    };
+    let naive = match recomputes {
+        true => naive_of(plan, &folded).unwrap_or_else(|| naive_bytes(plan)),
+        false => naive_bytes(plan),
     };
     let bytes = [
         ("naive", naive),
         ("lifespans", load(&written, &alias::required(&written))),
         ("in-place", load(&written, &alias::choose(&written))),
-        ("order", load(&folded, &alias::choose(&folded))),
+        ("order", ordered),
         ("recomputation", final_load),
         ("placement", plan.totals.transient),
     ];

@@ -21,7 +21,7 @@ const top_ = () => {
 
 function plot() {
   const narrow = size.width < 560;
-  const left = narrow ? 58 : 72;
+  const left = narrow ? 66 : 72;
   const loadHeight = Math.min(110, size.height * 0.22);
   return { left, right: size.width - 8, loadTop: 8, loadBottom: 8 + loadHeight, bandTop: 14 + loadHeight, top: 34 + loadHeight, bottom: size.height - 22 };
 }
