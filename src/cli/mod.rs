@@ -100,7 +100,7 @@ pub fn main() -> ExitCode {
         Command::Merge(args) => merge::run(&args),
         Command::Bench(args) => bench::run(&args),
     });
-    match result {
+    match result.and_then(|()| output::refused()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be a closed pipe: then the exit code alone tells.

@@ -1,4 +1,8 @@
-//! Words for sizes and rates.
+//! Words for sizes and rates, and lines of standard output.
+
+use crate::error::{Error, Result};
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 /// Bytes with a unit a person reads: `12.3 MiB`.
 pub fn bytes(n: u64) -> String {
@@ -12,10 +16,23 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.2} GiB")
 }
 
-/// Writes a line to standard output; a closed pipe ends the program quietly.
+/// What standard output refused first, other than that its reader went away.
+static REFUSED: OnceLock<String> = OnceLock::new();
+
+/// Writes a line to standard output. When the reader went away (`| head`) the text is dropped and the command goes on: what it was
+/// asked to do, such as writing a file, is still done. Any other refusal is kept for [`refused`].
 pub fn line(text: &str) {
-    use std::io::Write;
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    if let Err(e) = writeln!(std::io::stdout(), "{text}")
+        && e.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = REFUSED.set(e.to_string());
     }
+}
+
+/// The error of the first line that standard output refused; the command then fails at its end.
+///
+/// # Errors
+/// That error.
+pub fn refused() -> Result<()> {
+    REFUSED.get().map_or(Ok(()), |e| Err(Error::Request(format!("standard output: {e}"))))
 }
