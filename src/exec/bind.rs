@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Layout, RowSpace, TensorId};
 use crate::kernels::param::Param;
 use crate::ops::{self, Kernel, RowSet};
+use crate::passes::storage;
 use crate::plan::{BufferKind, Plan, buffers::capacity_rows};
 use crate::tensor::{RowExtent, Shape};
 
@@ -100,10 +101,13 @@ fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'
     let dims = tensor.ty.shape.dims();
     let fits = match (&found, layout, dims) {
         (Param::Packed(m), Layout::OutIn, &[n, k]) | (Param::Packed(m), Layout::InOut, &[k, n]) => {
-            m.n() == n && m.k() == k
+            m.n() == n && m.k() == k && storage::is_read_as(&plan.graph, t, "packed")
         }
-        (Param::Plain(values), Layout::Plain, _) => values.len() == tensor.ty.shape.elements(),
-        _ => false,
+        (Param::Packed(_), ..) => false,
+        (Param::Plain(values), ..) => {
+            let readable = layout == Layout::Plain || storage::is_read_as(&plan.graph, t, "plain");
+            readable && values.len() == tensor.ty.shape.elements()
+        }
     };
     if fits {
         return Ok(found);

@@ -2,16 +2,26 @@
 //! products round their factors.
 
 use super::Mode;
-use crate::graph::{Attr, Graph};
+use crate::graph::{Attr, Graph, TensorId};
 
 /// Sets the `storage` attribute of every `linear`.
-pub fn assign(mut graph: Graph, mode: Mode) -> Graph {
-    if mode == Mode::Train {
-        for node in graph.nodes.iter_mut().filter(|n| n.op == "linear") {
-            node.attrs.set("storage", Attr::Str("plain".into()));
-        }
+pub fn assign(graph: Graph, mode: Mode) -> Graph {
+    if mode == Mode::Train { plain(graph) } else { graph }
+}
+
+/// Makes every `linear` read its weight as the checkpoint stores it: also for inference on parameters that are being trained. Such a
+/// graph takes no fused form.
+pub fn plain(mut graph: Graph) -> Graph {
+    for node in graph.nodes.iter_mut().filter(|n| n.op == "linear") {
+        node.attrs.set("storage", Attr::Str("plain".into()));
     }
     graph
+}
+
+/// Whether `linear` reads weight `t` in the `wanted` storage (`"plain"`, `"packed"`) wherever it reads it.
+pub fn is_read_as(graph: &Graph, t: TensorId, wanted: &str) -> bool {
+    let mut readers = graph.nodes.iter().filter(|n| n.op == "linear" && n.operands.contains(&t));
+    readers.all(|n| n.attrs.str_or("storage", "packed") == Ok(wanted))
 }
 
 /// Rounds the factors of all products to bf16. Runs before differentiation, which carries it over.

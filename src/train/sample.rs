@@ -3,17 +3,16 @@
 use crate::error::Result;
 use crate::exec::{Session, Trainer, Want};
 use crate::graph::Graph;
+use crate::kernels::param::Param;
 use crate::ops::Capacity;
-use crate::passes::{Layout, Mode};
+use crate::passes::{Fusions, Layout, Mode, storage};
 use crate::plan::{self, Plan};
-use crate::tensor::DType;
 use crate::text::{EncodeOptions, Sampler, SamplerOptions, Tokenizer};
-use crate::weights::ParamStore;
 
 /// Temperature of samples: a little below the model's own distribution, as usual for such previews.
 const TEMPERATURE: f32 = 0.8;
 
-/// Makes samples; between two of them it holds the plan alone.
+/// Makes samples from the trainer's own parameters, where they lie; between two of them it holds the plan alone.
 pub struct Sampling {
     plan: Plan,
     tokenizer: Tokenizer,
@@ -46,18 +45,14 @@ impl Sampling {
         let prompt: Vec<i32> = prompt.into_iter().map(|t| t as i32).collect();
         let context = context.min(prompt.len() + tokens);
         let capacity = Capacity { slots: 1, context, step_rows: prompt.len(), wanted_rows: 1 };
-        let plan = plan::compile(graph.clone(), Mode::Infer(Layout::Compact), capacity)?;
+        let plan =
+            plan::compile_with(storage::plain(graph.clone()), Mode::Infer(Layout::Compact), capacity, Fusions::NONE)?;
         Ok(Some(Sampling { plan, tokenizer, prompt, tokens, threads }))
     }
 
-    /// Bytes that a sample needs beside the trainer: packed weights and arena.
-    ///
-    /// # Errors
-    /// When they overflow the address space.
-    pub fn bytes(&self) -> Result<u64> {
-        let graph = &self.plan.graph;
-        let weights: u64 = graph.params().map(|t| 4 * graph.ty(t).shape.elements() as u64).sum();
-        Ok(weights + self.plan.totals.arena(self.threads))
+    /// Bytes that a sample needs beside the trainer.
+    pub fn bytes(&self) -> u64 {
+        self.plan.totals.arena(self.threads)
     }
 
     /// Generates a text. The same weights and seed give the same text.
@@ -65,8 +60,7 @@ impl Sampling {
     /// # Errors
     /// Too little memory; logits that are not finite.
     pub fn generate(&self, trainer: &Trainer, seed: u64) -> Result<String> {
-        let store = ParamStore::from_values(&self.plan.graph, DType::F32, &|name| trainer.parameter(name))?;
-        let mut session = Session::new(&self.plan, self.threads, &|name| store.get(name))?;
+        let mut session = Session::new(&self.plan, self.threads, &|name| trainer.parameter(name).map(Param::Plain))?;
         let options = SamplerOptions { temperature: TEMPERATURE, seed, ..Default::default() };
         let mut sampler = Sampler::new(options, session.vocabulary())?;
         session.advance_to(0, &self.prompt)?;

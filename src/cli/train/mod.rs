@@ -115,7 +115,7 @@ fn report_bytes(plan: &Plan, threads: usize, data: &Data, sampling: Option<&Samp
         line(&format!("  {what:<34} {n:>14} B  {}", bytes(n)));
     }
     if let Some(sampling) = sampling {
-        let n = sampling.bytes()?;
+        let n = sampling.bytes();
         line(&format!("  {:<34} {n:>14} B  {}", "more while a sample is made", bytes(n)));
     }
     Ok(())
