@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`error`] | the one error type |
 //! | [`tensor`] | element types, shapes, row extents |
+//! | [`disk`] | files mapped for reading, or written whole or not at all |
 //! | [`kernels`] | numeric code on views, a portable version beside each SIMD one |
 //! | [`ops`] | everything about one op in one file; the op contract and the registry |
 //! | [`graph`] | the SSA DAG, its invariants and its text form |
@@ -38,6 +39,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod disk;
 pub mod error;
 pub mod exec;
 pub mod graph;

@@ -120,7 +120,7 @@ fn requests_that_cannot_be_served() {
     bench.refuses(&format!("run --model {} hi", fixture("gpt2-tiny")), 1, &["tokenizer", "97", "tokenizer.json"]);
     // Destinations that cannot be written.
     let eval = "eval --model model --tokens in.safetensors --out";
-    bench.refuses(&format!("{eval} nowhere/out.safetensors"), 1, &["nowhere/out.safetensors", "cannot write"]);
+    bench.refuses(&format!("{eval} nowhere/out.safetensors"), 1, &["nowhere/out.safetensors", "cannot create"]);
     bench.refuses(&format!("{eval} model"), 1, &["model", "is a directory"]);
     bench.refuses("compile model -o nowhere/m.plan", 1, &["nowhere/m.plan", "cannot create"]);
 }
@@ -242,4 +242,22 @@ fn plans_that_do_not_fit_or_are_damaged() {
         std::fs::write(bench.path("damaged.plan"), damaged).unwrap();
         bench.refuses("run --model damaged.plan hi", 1, &["damaged.plan"]);
     }
+}
+
+/// A reader that goes away (`| head`) loses text, never the file that the command was asked to write.
+#[test]
+fn a_closed_pipe_drops_text_and_nothing_else() {
+    let bench = Bench::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_staticgrad"))
+        .args(["compile", "gpt2", "--rows", "32", "--step-rows", "8", "-o"])
+        .arg(bench.path("gpt2.plan"))
+        .args(SMALL.split(' '))
+        .stdout(writer)
+        .status()
+        .expect("the program starts");
+    assert_eq!(status.code(), Some(0));
+    let plan = staticgrad::plan::file::load(&bench.path("gpt2.plan")).expect("the plan is whole");
+    assert_eq!(plan.capacity.context, 32);
 }

@@ -200,7 +200,7 @@ pub fn run(args: &CompileArgs) -> Result<()> {
             let checkpoint = Checkpoint::open(weights, &[])?;
             let store = ParamStore::load(&plan.graph, &checkpoint, WeightsType::from_name(&args.weights_type)?)?;
             let text = checkpoint.tokenizer_metadata()?;
-            file::save_with_weights(output, &plan, store.entries(), store.bytes(), &text)?;
+            file::save_with_weights(output, &plan, &store.checked_entries(), store.bytes(), &text)?;
             line(&format!("weights {} ({} B)", bytes(store.bytes().len() as u64), store.bytes().len()));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::model::{Model, ModelArgs};
 use super::output::line;
+use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::graph::{Graph, Node};
@@ -118,8 +119,5 @@ fn draw(path: &Path, rungs: &[Rung]) -> Result<()> {
         }
         root.present().map_err(|e| failed(&e))?;
     }
-    crate::weights::export::write_atomically(path, |out| {
-        use std::io::Write;
-        out.write_all(svg.as_bytes()).map_err(|e| Error::io(path, "write", e))
-    })
+    write_atomically(path, |out| out.put(svg.as_bytes()))
 }

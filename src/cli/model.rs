@@ -5,10 +5,12 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
 use crate::passes::{Layout, Mode};
-use crate::plan::{Plan, compile, container, file};
+use crate::plan::container::{self, Section};
+use crate::plan::file::PlanFile;
+use crate::plan::{Plan, compile};
 use crate::spec;
 use crate::text::Tokenizer;
-use crate::weights::{Checkpoint, ConstValue, GgufTokenizer, ModelConfig, ParamStore, WeightsType};
+use crate::weights::{Checkpoint, ConstValue, Entry, GgufTokenizer, ModelConfig, ParamStore, WeightsType};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -41,12 +43,12 @@ enum Source {
     /// A checkpoint; the plan is made to measure.
     Checkpoint { graph: Box<Graph>, checkpoint: Box<Checkpoint> },
     /// A plan file, with a checkpoint beside it or weights inside.
-    Plan { plan: Box<Plan>, weights: PlanWeights },
+    Plan { file: PlanFile, plan: Box<Plan>, weights: PlanWeights },
 }
 
 enum PlanWeights {
     Checkpoint(Box<Checkpoint>),
-    Inside(crate::plan::container::Section, Vec<crate::weights::Entry>),
+    Inside(Section, Vec<Entry>),
 }
 
 /// `NAME=VALUE` pairs.
@@ -129,17 +131,18 @@ impl Model {
         if !sets.is_empty() {
             return Err(Error::Usage("--set cannot change a compiled plan; compile it again".into()));
         }
-        let plan = Box::new(file::load(&path)?);
+        let file = PlanFile::open(&path)?;
+        let plan = Box::new(file.plan()?);
         let weights = match &args.weights {
             Some(weights) => PlanWeights::Checkpoint(Box::new(Checkpoint::open(weights, &[])?)),
             None => {
-                let (section, entries) = file::load_weight_index(&path)?.ok_or_else(|| {
+                let (section, entries) = file.weight_index()?.ok_or_else(|| {
                     Error::Usage(format!("{} is a plan without weights; add --weights PATH", path.display()))
                 })?;
                 PlanWeights::Inside(section, entries)
             }
         };
-        Ok(Model { source: Source::Plan { plan, weights }, path, weights_type })
+        Ok(Model { source: Source::Plan { file, plan, weights }, path, weights_type })
     }
 
     /// Whether `--model` is a compiled plan.
@@ -218,7 +221,7 @@ impl Model {
             | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
                 Tokenizer::for_checkpoint(checkpoint)
             }
-            Source::Plan { .. } => match file::load_text::<Option<GgufTokenizer>>(&self.path)?.flatten() {
+            Source::Plan { file, .. } => match file.text::<Option<GgufTokenizer>>()?.flatten() {
                 Some(metadata) => Tokenizer::from_gguf(&self.path.display().to_string(), &metadata),
                 None => Tokenizer::for_vocab_size(self.dim("V")?),
             },
@@ -246,11 +249,11 @@ impl Model {
             | Source::Plan { weights: PlanWeights::Checkpoint(checkpoint), .. } => {
                 ParamStore::load(&plan.graph, checkpoint, self.weights_type)
             }
-            Source::Plan { weights: PlanWeights::Inside(section, entries), .. } => {
+            Source::Plan { file, weights: PlanWeights::Inside(section, entries), .. } => {
                 if self.weights_type != WeightsType::Native {
                     return Err(Error::Usage("--weights-type cannot change a compiled model; compile it again".into()));
                 }
-                ParamStore::map(&self.path, section.offset, section.len, entries.clone())
+                ParamStore::map(file.mapped().clone(), section.offset, section.len, entries.clone())
             }
         }
     }

@@ -1,11 +1,11 @@
 //! `--profile`: where the time went, per kind of op, and as a trace that Perfetto opens.
 
+use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::exec::Executor;
 use crate::graph::{Node, RowSpace};
 use crate::ops;
 use crate::weights::ParamStore;
-use crate::weights::export::write_atomically;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;

@@ -1,11 +1,12 @@
 //! Files that appear whole or not at all.
 
+use crate::error::{Error, Result};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+/// Bytes that gather before they are written.
+const BUFFER: usize = 1 << 16;
 
 /// Written beside its destination under a temporary name; [`AtomicFile::commit`] makes it durable and renames it. Dropped
 /// without a commit it leaves nothing behind, and a kill at any moment leaves the old file or the new one.
@@ -16,22 +17,39 @@ pub struct AtomicFile {
 
 impl AtomicFile {
     /// Starts a file that will become `path`, whose directory must exist.
+    ///
+    /// # Errors
+    /// A path that is a directory; what the system reports.
     pub fn create(path: &Path) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| Error::file(path, "not the name of a file"))?;
+        if path.is_dir() {
+            return Err(Error::file(path, "is a directory; give the name of a file"));
+        }
         let prefix = format!(".{}.", name.to_string_lossy());
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".tmp");
+        builder.prefix(&prefix).suffix(".partial");
         #[cfg(unix)]
         {
-            // As for any new file: the umask decides.
+            // As a file made by `File::create`: readable by all that the process's mask allows.
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let file = builder.tempfile_in(directory_of(path)).map_err(|e| Error::io(path, "create", e))?;
-        Ok(Self { path: path.to_path_buf(), writer: BufWriter::with_capacity(1 << 16, file) })
+        Ok(Self { path: path.to_path_buf(), writer: BufWriter::with_capacity(BUFFER, file) })
+    }
+
+    /// Writes all of `bytes`; the error names the destination.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.write_all(bytes).map_err(|e| Error::io(&self.path, "write", e))
     }
 
     /// Writes through to the disk (file, then directory entry) and takes the destination's place.
+    ///
+    /// # Errors
+    /// What the system reports; the destination then keeps what it had.
     pub fn commit(self) -> Result<()> {
         let failed = |source| Error::io(&self.path, "write", source);
         let file = self.writer.into_inner().map_err(|e| failed(e.into_error()))?;
@@ -57,6 +75,16 @@ impl Seek for AtomicFile {
     }
 }
 
+/// Writes `path` through an [`AtomicFile`]. When `content` fails, `path` keeps what it had.
+///
+/// # Errors
+/// What the system or `content` reports.
+pub fn write_atomically(path: &Path, content: impl FnOnce(&mut AtomicFile) -> Result<()>) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    content(&mut file)?;
+    file.commit()
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -70,27 +98,59 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn entries(directory: &Path) -> usize {
+        std::fs::read_dir(directory).unwrap().count()
+    }
+
     #[test]
     fn the_old_file_stays_until_the_commit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.bin");
         std::fs::write(&path, "old").unwrap();
         let mut file = AtomicFile::create(&path).unwrap();
-        file.write_all(b"new").unwrap();
+        file.put(b"new").unwrap();
         file.flush().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         drop(file);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "an abandoned file leaves nothing");
+        assert_eq!(entries(directory.path()), 1, "an abandoned file leaves nothing");
         let mut file = AtomicFile::create(&path).unwrap();
-        file.write_all(b"new").unwrap();
+        file.put(b"new").unwrap();
         file.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(entries(directory.path()), 1);
     }
 
     #[test]
-    fn a_missing_directory_is_an_error() {
+    fn content_that_fails_keeps_the_old_file() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(AtomicFile::create(&directory.path().join("no/a.bin")).is_err());
+        let path = directory.path().join("x");
+        write_atomically(&path, |w| w.put(b"old")).unwrap();
+        let failed = write_atomically(&path, |w| {
+            w.put(b"new")?;
+            Err(Error::Weights("stop".into()))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "weights: stop");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(entries(directory.path()), 1);
+    }
+
+    #[test]
+    fn impossible_places_are_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = AtomicFile::create(&directory.path().join("no/a.bin")).err().unwrap().to_string();
+        assert!(nowhere.contains("no/a.bin: cannot create"), "{nowhere}");
+        let taken = AtomicFile::create(directory.path()).err().unwrap().to_string();
+        assert!(taken.contains("is a directory"), "{taken}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_is_that_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |name: &str| std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        std::fs::File::create(directory.path().join("plain")).unwrap();
+        write_atomically(&directory.path().join("atomic"), |w| w.put(b"x")).unwrap();
+        assert_eq!(mode("atomic"), mode("plain"));
     }
 }

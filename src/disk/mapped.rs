@@ -1,4 +1,4 @@
-//! Read-only memory maps of checkpoint files.
+//! Read-only memory maps.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ impl MappedFile {
         // Checked before opening: opening a pipe would wait for its writer.
         let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
         if !metadata.is_file() {
-            return Err(Error::file(path, "not a regular file; give a checkpoint file or a Hugging Face directory"));
+            return Err(Error::file(path, "not a regular file"));
         }
         if metadata.len() == 0 {
             return Err(Error::file(path, "the file is empty"));

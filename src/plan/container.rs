@@ -10,9 +10,10 @@
 //!
 //! Sections start at multiples of 64 bytes, so that packed weights can be used where they are mapped.
 
+use crate::disk::AtomicFile;
 use crate::error::{Error, Result};
 use byteorder::{ByteOrder, LittleEndian, WriteBytesExt};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -143,23 +144,20 @@ impl Section {
 /// A section to write: its kind, its length in bytes, and what writes exactly that many bytes.
 pub type SectionSource<'a> = (SectionKind, u64, Box<dyn FnMut(&mut dyn Write) -> Result<()> + 'a>);
 
-/// Writes a plan file: to a temporary file beside `path`, flushed to disk, then renamed over it.
+/// Writes a plan file, whole or not at all.
 ///
 /// # Errors
 /// What the system or a source reports; `path` is then untouched.
 pub fn write(path: &Path, mut sections: Vec<SectionSource>) -> Result<()> {
-    let fail = |action| move |e| Error::io(path, action, e);
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(fail("create"))?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, temporary);
+    let mut out = AtomicFile::create(path)?;
     let end = header_len(sections.len());
     let pad = |n: u64| n.next_multiple_of(SECTION_ALIGN as u64) - n;
-    out.write_all(&vec![0; end]).map_err(fail("write"))?;
+    out.put(&vec![0; end])?;
     let mut at = end as u64;
     let mut entries = Vec::new();
     for (kind, len, source) in &mut sections {
         let padding = pad(at);
-        out.write_all(&[0; SECTION_ALIGN][..padding as usize]).map_err(fail("write"))?;
+        out.put(&[0; SECTION_ALIGN][..padding as usize])?;
         at += padding;
         let mut hashed = Hashed { out: &mut out, hash: Xxh3::new(), written: 0 };
         source(&mut hashed)?;
@@ -181,13 +179,9 @@ pub fn write(path: &Path, mut sections: Vec<SectionSource>) -> Result<()> {
     }
     let checksum = xxh3_64(&header);
     header.write_u64::<LittleEndian>(checksum).map_err(word)?;
-    let mut temporary = out.into_inner().map_err(|e| Error::io(path, "write", e.into_error()))?;
-    use std::io::{Seek, SeekFrom};
-    temporary.seek(SeekFrom::Start(0)).map_err(fail("write"))?;
-    temporary.write_all(&header).map_err(fail("write"))?;
-    temporary.as_file().sync_all().map_err(fail("write"))?;
-    temporary.persist(path).map_err(|e| Error::io(path, "write", e.error))?;
-    Ok(())
+    out.seek(SeekFrom::Start(0)).map_err(word)?;
+    out.put(&header)?;
+    out.commit()
 }
 
 struct Hashed<'a, W: Write> {
@@ -207,18 +201,6 @@ impl<W: Write> Write for Hashed<'_, W> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
     }
-}
-
-/// Maps a file for reading.
-///
-/// # Errors
-/// What the system reports; an empty file.
-#[allow(unsafe_code)]
-pub fn map(path: &Path) -> Result<memmap2::Mmap> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    // SAFETY: the map is read-only and only read inside its length; bytes change only if another process writes the file meanwhile,
-    // which is the stated condition of using a map. Every bit pattern is a valid byte.
-    unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))
 }
 
 #[cfg(test)]

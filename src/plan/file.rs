@@ -2,6 +2,7 @@
 
 use super::container::{self, Section, SectionKind, SectionSource};
 use super::{Plan, PlanBuffer, Totals, verify};
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::Capacity;
@@ -9,6 +10,7 @@ use crate::passes::Mode;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What the JSON of the plan section holds.
 #[derive(Serialize, Deserialize)]
@@ -81,8 +83,9 @@ pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Plan> {
 /// The plan section to write.
 pub fn section(plan: &Plan) -> SectionSource<'static> {
     let bytes = to_bytes(plan);
+    let len = bytes.len() as u64;
     let write = move |w: &mut dyn std::io::Write| w.write_all(&bytes).map_err(|e| Error::io("the plan", "write", e));
-    (SectionKind::Plan, to_bytes(plan).len() as u64, Box::new(write))
+    (SectionKind::Plan, len, Box::new(write))
 }
 
 /// Writes a plan without weights.
@@ -116,50 +119,73 @@ pub fn save_with_weights<T: Serialize, X: Serialize>(
     container::write(path, vec![section(plan), index_section, text_section, weight_section])
 }
 
-/// The value of the text section, if the file has one.
-///
-/// # Errors
-/// Damage, by byte offset.
-pub fn load_text<X: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<X>> {
-    let file = container::map(path)?;
-    let sections = container::read_header(path, &file)?;
-    let Some(section) = find_section(&sections, SectionKind::Text) else { return Ok(None) };
-    serde_json::from_slice(section.bytes(path, &file)?).map(Some).map_err(|e| {
-        Error::file_at(path, section.offset as u64, format!("has a malformed tokenizer: {e}; compile it again"))
-    })
+/// A plan file, mapped once for all that is read from it.
+pub struct PlanFile {
+    file: Arc<MappedFile>,
+    sections: Vec<Section>,
 }
 
-/// The section of packed weights and its directory, if the file has them. The directory's checksum is compared.
-///
-/// # Errors
-/// Damage, by byte offset.
-pub fn load_weight_index<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<(Section, Vec<T>)>> {
-    let file = crate::plan::container::map(path)?;
-    let sections = container::read_header(path, &file)?;
-    let (Some(index), Some(weights)) =
-        (find_section(&sections, SectionKind::WeightIndex), find_section(&sections, SectionKind::Weights))
-    else {
-        return Ok(None);
-    };
-    let entries = serde_json::from_slice(index.bytes(path, &file)?).map_err(|e| {
-        Error::file_at(path, index.offset as u64, format!("has a malformed weight directory: {e}; compile it again"))
-    })?;
-    Ok(Some((weights, entries)))
-}
+impl PlanFile {
+    /// Maps the file and checks its header.
+    ///
+    /// # Errors
+    /// What the system reports; a file that is not a plan file, or damaged, by byte offset.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = MappedFile::open(path)?;
+        let sections = container::read_header(path, file.bytes())?;
+        Ok(PlanFile { file: Arc::new(file), sections })
+    }
 
-/// The section of a kind, if the file has one.
-pub fn find_section(sections: &[Section], kind: SectionKind) -> Option<Section> {
-    sections.iter().copied().find(|s| s.kind == kind)
+    /// The mapped file.
+    pub fn mapped(&self) -> &Arc<MappedFile> {
+        &self.file
+    }
+
+    /// Reads and verifies the plan.
+    ///
+    /// # Errors
+    /// Damage of any kind, by byte offset or by the name of what is wrong in the plan.
+    pub fn plan(&self) -> Result<Plan> {
+        let path = self.file.path();
+        let section =
+            self.section(SectionKind::Plan).ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;
+        from_bytes(path, section.bytes(path, self.file.bytes())?)
+    }
+
+    /// The value of the text section, if the file has one.
+    ///
+    /// # Errors
+    /// Damage, by byte offset.
+    pub fn text<X: for<'de> Deserialize<'de>>(&self) -> Result<Option<X>> {
+        self.section(SectionKind::Text).map(|section| self.parse(section, "tokenizer")).transpose()
+    }
+
+    /// The section of packed weights and its directory, if the file has them. The directory's checksum is compared.
+    ///
+    /// # Errors
+    /// Damage, by byte offset.
+    pub fn weight_index<T: for<'de> Deserialize<'de>>(&self) -> Result<Option<(Section, Vec<T>)>> {
+        let sections = (self.section(SectionKind::WeightIndex), self.section(SectionKind::Weights));
+        let (Some(index), Some(weights)) = sections else { return Ok(None) };
+        Ok(Some((weights, self.parse(index, "weight directory")?)))
+    }
+
+    fn section(&self, kind: SectionKind) -> Option<Section> {
+        self.sections.iter().copied().find(|s| s.kind == kind)
+    }
+
+    fn parse<X: for<'de> Deserialize<'de>>(&self, section: Section, what: &str) -> Result<X> {
+        let path = self.file.path();
+        serde_json::from_slice(section.bytes(path, self.file.bytes())?).map_err(|e| {
+            Error::file_at(path, section.offset as u64, format!("has a malformed {what}: {e}; compile it again"))
+        })
+    }
 }
 
 /// Reads and verifies the plan of a plan file.
 ///
 /// # Errors
-/// Damage of any kind, by byte offset or by the name of what is wrong in the plan.
+/// As [`PlanFile::open`] and [`PlanFile::plan`].
 pub fn load(path: &Path) -> Result<Plan> {
-    let file = container::map(path)?;
-    let sections = container::read_header(path, &file)?;
-    let section = find_section(&sections, SectionKind::Plan)
-        .ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;
-    from_bytes(path, section.bytes(path, &file)?)
+    PlanFile::open(path)?.plan()
 }

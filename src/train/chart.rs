@@ -1,12 +1,11 @@
 //! The loss curve as an SVG file.
 
-use std::io::Write;
 use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::atomic_file::AtomicFile;
 use super::log::Record;
+use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 
 /// Readable on white and on black alike; the picture has no background of its own.
@@ -17,9 +16,7 @@ const VALIDATION: RGBColor = RGBColor(0xF9, 0x73, 0x16);
 /// Draws training and validation loss over the steps of a log. Errors if it holds no finite loss.
 pub fn write_loss_curve(path: &Path, title: &str, records: &[Record]) -> Result<()> {
     let svg = loss_curve(title, records).map_err(|reason| Error::file(path, format!("no loss curve: {reason}")))?;
-    let mut file = AtomicFile::create(path)?;
-    file.write_all(svg.as_bytes()).map_err(|e| Error::io(path, "write", e))?;
-    file.commit()
+    write_atomically(path, |file| file.put(svg.as_bytes()))
 }
 
 /// At most about `points` training losses: longer logs are averaged, neighbour by neighbour. Validation losses all stay.

@@ -2,9 +2,9 @@
 //!
 //! The file takes its place by a rename after it is on the disk, so a kill at any moment leaves the previous one or the new one.
 
-use super::atomic_file::AtomicFile;
 use super::loader::Position;
 use super::settings::Settings;
+use crate::disk::AtomicFile;
 use crate::error::{Error, Result};
 use crate::exec::Trainer;
 use crate::graph::Graph;

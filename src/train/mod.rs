@@ -6,7 +6,6 @@
 //! * [`Settings`], [`Run`]: what decides the numbers of a run, and its steps; [`checkpoint`] stores both.
 //! * [`Log`], [`Record`], [`chart`]: what happened, as JSON lines and as a picture.
 
-mod atomic_file;
 pub mod chart;
 pub mod checkpoint;
 mod evals;
@@ -21,7 +20,6 @@ mod settings;
 mod tokenize;
 mod tokens;
 
-pub use atomic_file::AtomicFile;
 pub use evals::{EvalFile, Example};
 pub use loader::{Loader, Order, Position, ValidationWindows};
 pub use log::{Log, Record};

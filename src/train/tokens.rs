@@ -1,16 +1,12 @@
 //! llm.c's token files: a header of 256 little-endian i32 (magic, version, count), then the tokens.
 //!
 //! Magic 20240520 with version 1 holds u16, magic 20240801 with version 7 holds u32 (llm.c's Llama 3 variant).
-#![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
-use super::atomic_file::AtomicFile;
 use super::tokenize::encode_document;
+use crate::disk::{AtomicFile, MappedFile};
 use crate::error::{Error, Result};
 use crate::text::Tokenizer;
 
@@ -49,8 +45,7 @@ impl TokenWidth {
 
 /// A token file, mapped.
 pub struct TokenFile {
-    path: PathBuf,
-    map: Mmap,
+    file: MappedFile,
     width: TokenWidth,
     count: usize,
 }
@@ -58,10 +53,8 @@ pub struct TokenFile {
 impl TokenFile {
     /// Maps a file and checks its header and its exact size.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        // SAFETY: the map is read-only and read byte by byte (no alignment, any value is valid). As with every memory map,
-        // nobody may shorten the file meanwhile; that the program never does.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
+        let file = MappedFile::open(path)?;
+        let map = file.bytes();
         if map.len() < HEADER_BYTES {
             return Err(Error::file(
                 path,
@@ -97,14 +90,14 @@ impl TokenFile {
                 ),
             ));
         }
-        Ok(Self { path: path.to_path_buf(), map, width, count })
+        Ok(Self { file, width, count })
     }
 
     fn get(&self, index: usize) -> u32 {
-        let at = HEADER_BYTES + self.width.bytes() * index;
+        let (bytes, at) = (self.file.bytes(), HEADER_BYTES + self.width.bytes() * index);
         match self.width {
-            TokenWidth::U16 => u32::from(u16::from_le_bytes(self.map[at..at + 2].try_into().expect("two bytes"))),
-            TokenWidth::U32 => u32::from_le_bytes(self.map[at..at + 4].try_into().expect("four bytes")),
+            TokenWidth::U16 => u32::from(u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))),
+            TokenWidth::U32 => u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")),
         }
     }
 }
@@ -164,7 +157,7 @@ impl TokenSource {
     /// Bytes in memory: of tokens read from text, or of the mapped file.
     pub fn memory_bytes(&self) -> u64 {
         match &self.storage {
-            Storage::Mapped(file) => file.map.len() as u64,
+            Storage::Mapped(file) => file.file.bytes().len() as u64,
             Storage::Memory(tokens) => size_of_val(tokens.as_slice()) as u64,
         }
     }
@@ -199,7 +192,7 @@ impl TokenSource {
 
 impl From<TokenFile> for TokenSource {
     fn from(file: TokenFile) -> Self {
-        Self { name: file.path.clone(), storage: Storage::Mapped(file) }
+        Self { name: file.file.path().to_path_buf(), storage: Storage::Mapped(file) }
     }
 }
 
@@ -306,7 +299,7 @@ mod tests {
         std::fs::write(&path, [0; 10]).unwrap();
         assert!(message(&path).contains("10 bytes are too few"));
         std::fs::write(&path, []).unwrap();
-        assert!(message(&path).contains("too few"));
+        assert!(message(&path).contains("is empty"));
         assert!(message(&directory.path().join("absent")).contains("cannot open"));
     }
 

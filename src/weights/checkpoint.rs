@@ -1,12 +1,12 @@
 //! An open checkpoint: its configuration, its tensors, and the maps they live in.
 
 use super::layout::Parameter;
-use super::mapped::MappedFile;
 use super::model_config::ModelConfig;
 use super::nearest::nearest;
 use super::tensors::{Entry, NamedTensor, Orientation, RowOrder, TensorInfo, split_pairs};
 use super::tokenizer_source::TokenizerSource;
 use super::{gguf, hf, llmc, raw};
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 use std::borrow::Cow;

@@ -2,10 +2,10 @@
 
 use super::checkpoint::{Format, Parts};
 use super::layout::{Parameter, parameters};
-use super::mapped::MappedFile;
 use super::model_config::ModelConfig;
 use super::tensors::{Entry, Orientation, RowOrder, TensorInfo};
 use super::tokenizer_source::TokenizerSource;
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use byteorder::{ByteOrder, LittleEndian};

@@ -20,7 +20,6 @@ pub mod hf;
 mod json_config;
 mod layout;
 pub mod llmc;
-mod mapped;
 mod model_config;
 mod nearest;
 pub mod raw;

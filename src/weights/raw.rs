@@ -5,10 +5,10 @@
 use super::checkpoint::{Format, Parts};
 use super::json_config::read_config;
 use super::layout::parameters;
-use super::mapped::MappedFile;
 use super::model_config::{Family, ModelConfig};
 use super::tensors::{Entry, RowOrder, TensorInfo};
 use super::tokenizer_source::TokenizerSource;
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 

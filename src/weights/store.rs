@@ -1,6 +1,7 @@
 //! Parameters in the form that the kernels read: one region, packed tensor by tensor, or mapped from a compiled file.
 
 use super::{Checkpoint, NamedTensor, Orientation};
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Layout, TensorId};
 use crate::kernels::linear::{self, PackedMatrix, Source};
@@ -10,7 +11,7 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::Path;
+use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Element types of weights in memory.
@@ -51,14 +52,14 @@ pub struct Entry {
     pub offset: usize,
     /// Bytes.
     pub len: usize,
-    /// XXH3 of the bytes.
+    /// XXH3 of the bytes; 0 where nothing was written to or read from a file.
     pub checksum: u64,
 }
 
 /// Bytes that parameters lie in.
 enum Region {
     Owned(MmapMut),
-    Mapped { file: super::mapped::MappedFile, start: usize, len: usize },
+    Mapped { file: Arc<MappedFile>, start: usize, len: usize },
 }
 
 impl Region {
@@ -99,49 +100,10 @@ impl ParamStore {
         // Large pages keep address translation out of the way of streaming; where the system has none, nothing changes.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        for (t, entry) in graph.params().zip(&mut entries) {
+        for (t, entry) in graph.params().zip(&entries) {
             let bytes = &mut map[entry.offset..entry.offset + entry.len];
             fill(graph, checkpoint, t, entry, bytes)?;
             checkpoint.release(&entry.name);
-        }
-        Ok(Self::from_parts(Region::Owned(map), entries))
-    }
-
-    /// Packs f32 values that are in memory, matrices as `dtype`. `read` gives the values of a parameter by name, in the graph's
-    /// shape and orientation.
-    ///
-    /// # Errors
-    /// A parameter that `read` does not know or gives in another length; a type that does not fit a matrix.
-    pub fn from_values<'v>(graph: &Graph, dtype: DType, read: &dyn Fn(&str) -> Option<&'v [f32]>) -> Result<Self> {
-        let mut entries = Vec::new();
-        let mut total = 0usize;
-        for t in graph.params() {
-            let tensor = graph.tensor(t);
-            let layout = graph.param(t).map_or(Layout::Plain, |p| p.layout);
-            let matrix = matrix(layout, &tensor.ty.shape);
-            let (dtype, len) = match matrix {
-                None => (DType::F32, 4 * tensor.ty.shape.elements()),
-                Some((n, k)) => (dtype, linear::packed_bytes(dtype, n, k)?),
-            };
-            entries.push(Entry { name: tensor.name.clone(), dtype, matrix, offset: total, len, checksum: 0 });
-            total = (total + len).next_multiple_of(ALIGN);
-        }
-        let refuse = |e| Error::Request(format!("cannot allocate {total} bytes for weights: {e}"));
-        let mut map = MmapMut::map_anon(total.max(1)).map_err(refuse)?;
-        for (t, entry) in graph.params().zip(&mut entries) {
-            let elements = graph.ty(t).shape.elements();
-            let values = read(&entry.name).filter(|v| v.len() == elements);
-            let values =
-                values.ok_or_else(|| Error::Weights(format!("{elements} values of {} are missing", entry.name)))?;
-            let bytes = &mut map[entry.offset..entry.offset + entry.len];
-            match entry.matrix {
-                None => bytes.copy_from_slice(bytemuck::cast_slice(values)),
-                Some((n, k)) => {
-                    let transposed = graph.param(t).is_some_and(|p| p.layout == Layout::InOut);
-                    pack_values(values, transposed, entry.dtype, n, k, bytes)?;
-                }
-            }
-            entry.checksum = xxh3_64(bytes);
         }
         Ok(Self::from_parts(Region::Owned(map), entries))
     }
@@ -150,8 +112,8 @@ impl ParamStore {
     ///
     /// # Errors
     /// Entries that are not inside the region or whose sizes do not fit their types.
-    pub fn map(path: &Path, start: usize, len: usize, entries: Vec<Entry>) -> Result<Self> {
-        let file = super::mapped::MappedFile::open(path)?;
+    pub fn map(file: Arc<MappedFile>, start: usize, len: usize, entries: Vec<Entry>) -> Result<Self> {
+        let path = file.path();
         if start.checked_add(len).is_none_or(|end| end > file.bytes().len()) {
             return Err(Error::file_at(path, start as u64, "has weights outside the file; it is truncated or damaged"));
         }
@@ -185,6 +147,12 @@ impl ParamStore {
     /// The directory of [`ParamStore::bytes`].
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// As [`ParamStore::entries`], with the checksums of the bytes as they are now: to write to a file.
+    pub fn checked_entries(&self) -> Vec<Entry> {
+        let sum = |e: &Entry| Entry { checksum: xxh3_64(&self.bytes()[e.offset..e.offset + e.len]), ..e.clone() };
+        self.entries.par_iter().map(sum).collect()
     }
 
     /// A parameter by name.
@@ -258,17 +226,15 @@ fn plan_entry(graph: &Graph, checkpoint: &Checkpoint, types: WeightsType, t: Ten
     Ok(Entry { name: tensor.name.clone(), dtype, matrix, offset: start, len, checksum: 0 })
 }
 
-fn fill(graph: &Graph, checkpoint: &Checkpoint, t: TensorId, entry: &mut Entry, bytes: &mut [u8]) -> Result<()> {
+fn fill(graph: &Graph, checkpoint: &Checkpoint, t: TensorId, entry: &Entry, bytes: &mut [u8]) -> Result<()> {
     match entry.matrix {
-        None => checkpoint.read_f32(&entry.name, bytemuck::cast_slice_mut(bytes))?,
+        None => checkpoint.read_f32(&entry.name, bytemuck::cast_slice_mut(bytes)),
         Some((n, k)) => {
             let tensor = checkpoint.get(&entry.name)?;
             let stored = tensor.info.orientation.or(orientation(graph.param(t).map_or(Layout::Plain, |p| p.layout)));
-            pack(&tensor, stored == Some(Orientation::InOut), entry.dtype, n, k, bytes)?;
+            pack(&tensor, stored == Some(Orientation::InOut), entry.dtype, n, k, bytes)
         }
     }
-    entry.checksum = xxh3_64(bytes);
-    Ok(())
 }
 
 /// Packs one matrix, panels in parallel.
@@ -278,10 +244,6 @@ fn pack(tensor: &NamedTensor, transposed: bool, dtype: DType, n: usize, k: usize
     }
     let mut values = vec![0.0f32; n * k];
     tensor.read_f32(&mut values);
-    pack_values(&values, transposed, dtype, n, k, bytes)
-}
-
-fn pack_values(values: &[f32], transposed: bool, dtype: DType, n: usize, k: usize, bytes: &mut [u8]) -> Result<()> {
     let rows: &(dyn Fn(usize, &mut [f32]) + Sync) = if transposed {
         &|row, out| out.iter_mut().zip(values[row..].iter().step_by(n)).for_each(|(o, v)| *o = *v)
     } else {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use staticgrad::disk::write_atomically;
 use staticgrad::error::{Error, Result};
 use staticgrad::plan::placement::{self, Options, csv};
 
@@ -47,7 +48,7 @@ pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
         .map_err(|violation| Error::Plan(format!("the planner made an illegal placement: {violation}")))?;
 
     if let Some(path) = &args.output {
-        output::write_atomically(path, &csv::write(&table, &placed.offsets))?;
+        write_atomically(path, |file| file.put(csv::write(&table, &placed.offsets).as_bytes()))?;
     }
     let mut report = String::new();
     report += &format!("buffers       {}\n", table.buffers.len());

@@ -6,9 +6,9 @@ use super::super::model_config::{Family, ModelConfig};
 use super::super::tensors::{Orientation, join_pairs, transpose};
 use super::super::tokenizer_json;
 use super::super::tokenizer_source::{GgufTokenizer, TokenizerSource};
-use super::atomic::{put, write_atomically};
 use super::gguf_writer::{GgufWriter, padding};
 use super::{Export, ReadParameter, encode, values_of};
+use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::path::Path;
@@ -33,11 +33,11 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'
         writer.tensor(&name, shape.dims(), dtype, bytes);
     }
     write_atomically(path, |w| {
-        put(w, path, &writer.header())?;
+        w.put(&writer.header())?;
         for p in &parameters {
             let bytes = encode(dtype_of(export, p), &stored_values(config, p, read)?);
-            put(w, path, &bytes)?;
-            put(w, path, &vec![0; padding(bytes.len())])?;
+            w.put(&bytes)?;
+            w.put(&vec![0; padding(bytes.len())])?;
         }
         Ok(())
     })

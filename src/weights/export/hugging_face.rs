@@ -3,8 +3,8 @@
 use super::super::model_config::{Family, ModelConfig};
 use super::super::tokenizer_json;
 use super::super::tokenizer_source::TokenizerSource;
-use super::atomic::{put, write_atomically};
 use super::{Export, ReadParameter, encode, values_of};
+use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use safetensors::Dtype;
@@ -66,10 +66,10 @@ fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>)
         serde_json::to_vec(&metadata).map_err(|e| Error::file(path, format!("cannot be described: {e}")))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     write_atomically(path, |w| {
-        put(w, path, &(header.len() as u64).to_le_bytes())?;
-        put(w, path, &header)?;
+        w.put(&(header.len() as u64).to_le_bytes())?;
+        w.put(&header)?;
         for p in &parameters {
-            put(w, path, &encode(export.dtype, &values_of(p, read)?))?;
+            w.put(&encode(export.dtype, &values_of(p, read)?))?;
         }
         Ok(())
     })
@@ -135,7 +135,7 @@ fn write_tokenizer(export: &Export<'_>, path: &Path) -> Result<()> {
                 if from.is_file() {
                     let bytes = std::fs::read(&from).map_err(|e| Error::io(&from, "read", e))?;
                     let to = path.join(name);
-                    write_atomically(&to, |w| put(w, &to, &bytes))?;
+                    write_atomically(&to, |w| w.put(&bytes))?;
                 }
             }
             Ok(())
@@ -151,5 +151,5 @@ fn write_tokenizer(export: &Export<'_>, path: &Path) -> Result<()> {
 fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
     text.push(b'\n');
-    write_atomically(path, |w| put(w, path, &text))
+    write_atomically(path, |w| w.put(&text))
 }

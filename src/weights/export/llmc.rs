@@ -3,8 +3,8 @@
 use super::super::llmc::{HEADER_BYTES, MAGIC, file_order};
 use super::super::model_config::Family;
 use super::super::tensors::{Orientation, transpose};
-use super::atomic::{put, write_atomically};
 use super::{Export, ReadParameter, encode, values_of};
+use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use byteorder::{ByteOrder, LittleEndian};
@@ -40,7 +40,7 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'
         LittleEndian::write_u32(&mut header[4 * i..], value as u32);
     }
     write_atomically(path, |w| {
-        put(w, path, &header)?;
+        w.put(&header)?;
         for p in file_order(export.parameters()?) {
             let mut values = values_of(&p, read)?;
             if let (Some(Orientation::InOut), &[rows, columns]) = (p.orientation, p.shape.dims()) {
@@ -51,7 +51,7 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'
             if p.name == "wte.weight" {
                 values.resize(padded * c, 0.0);
             }
-            put(w, path, &encode(export.dtype, &values))?;
+            w.put(&encode(export.dtype, &values))?;
         }
         Ok(())
     })

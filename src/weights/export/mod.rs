@@ -1,9 +1,8 @@
 //! Checkpoints out: Hugging Face directories, GGUF v3, llm.c models.
 //!
-//! Every file is written beside its place under a temporary name, flushed to disk and renamed, so that a failure at any moment
-//! leaves the previous file or none. Parameters are asked for one at a time.
+//! Every file is an [`AtomicFile`](crate::disk::AtomicFile), so that a failure at any moment leaves the previous file or none.
+//! Parameters are asked for one at a time.
 
-mod atomic;
 mod gguf;
 mod gguf_writer;
 mod hugging_face;
@@ -15,7 +14,6 @@ use super::tokenizer_source::TokenizerSource;
 use crate::error::{Error, Result};
 use crate::kernels::quant;
 use crate::tensor::DType;
-pub use atomic::write_atomically;
 use std::path::Path;
 
 /// What to write.

@@ -1,9 +1,9 @@
 //! The header of a GGUF file: metadata and tensor table, checked against the size of the file.
 
-use super::super::mapped::MappedFile;
 use super::TYPES;
 use super::reader::Reader;
 use super::value::Value;
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape};
 use std::collections::{HashMap, HashSet};

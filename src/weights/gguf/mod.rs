@@ -7,10 +7,10 @@ mod reader;
 pub(super) mod value;
 
 use super::checkpoint::{Format, Parts};
-use super::mapped::MappedFile;
 use super::model_config::Family;
 use super::tensors::{Entry, Orientation, RowOrder, TensorInfo};
 use super::tokenizer_source::TokenizerSource;
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape};
 use header::{Header, StoredTensor};

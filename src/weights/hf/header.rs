@@ -1,6 +1,6 @@
 //! The header of a safetensors file: u64 length, then JSON `{name: {dtype, shape, data_offsets}}`.
 
-use super::super::mapped::MappedFile;
+use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use safetensors::tensor::TensorInfo;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};

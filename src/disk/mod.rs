@@ -1,0 +1,7 @@
+//! Files on disk: mapped for reading, written whole or not at all.
+
+mod atomic;
+mod mapped;
+
+pub use atomic::{AtomicFile, write_atomically};
+pub use mapped::MappedFile;
