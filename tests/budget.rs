@@ -6,7 +6,8 @@ use staticgrad::exec::Trainer;
 use staticgrad::ops::Capacity;
 use staticgrad::passes::optimizer::AdamW;
 use staticgrad::passes::{Mode, Training, recompute, train};
-use staticgrad::plan::{budget, compile};
+use staticgrad::plan::budget::{self, FuseOptimizer};
+use staticgrad::plan::compile;
 use staticgrad::spec;
 
 fn sets(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -65,7 +66,7 @@ fn recomputation_does_not_change_a_bit() {
 fn smaller_budgets_cost_more_arithmetic_and_the_impossible_is_explained() {
     let training = Training { optimizer: Some(AdamW::default()), ..Training::default() };
     let graph = graph("gpt2", &training);
-    let fit = |bytes| budget::fit(graph.clone(), CAPACITY, bytes, 1, false);
+    let fit = |bytes| budget::fit(graph.clone(), CAPACITY, bytes, 1, FuseOptimizer::Never);
     let roomy = fit(u64::MAX).expect("fits");
     assert_eq!(roomy.choice.extra, 0.0);
     let least = roomy.curve.iter().map(|c| c.bytes).min().expect("choices");
@@ -74,6 +75,13 @@ fn smaller_budgets_cost_more_arithmetic_and_the_impossible_is_explained() {
     assert!(tight.choice.extra > 0.0 && tight.choice.bytes <= least);
     let message = fit(1000).err().expect("too small").to_string();
     assert!(message.contains("1000") && message.contains(&least.to_string()), "{message}");
+    assert!(message.contains("In the way is linear.d_weight"), "{message}");
+    // Updates inside backward cost no arithmetic, so they come before recomputation.
+    let fused = |bytes| budget::fit(graph.clone(), CAPACITY, bytes, 1, FuseOptimizer::WhereItHelps).expect("fits");
+    assert!(!fused(u64::MAX).choice.name.contains("inside backward"));
+    let extra = |c: &budget::Choice| (fit(c.bytes).expect("fits").choice.extra, fused(c.bytes).choice.extra);
+    let pairs: Vec<(f64, f64)> = roomy.curve.iter().map(extra).collect();
+    assert!(pairs.iter().all(|(apart, fused)| fused <= apart) && pairs.iter().any(|(apart, fused)| fused < apart));
 }
 
 #[test]
@@ -81,7 +89,7 @@ fn an_optimiser_inside_backward_updates_as_one_after_it() {
     let training = Training { optimizer: Some(AdamW::default()), ..Training::default() };
     let graph = graph("gpt2", &training);
     let after = compile(graph.clone(), Mode::Train, CAPACITY).expect("plans");
-    let inside = budget::fit(graph, CAPACITY, u64::MAX, 1, true).expect("fits").plan;
+    let inside = budget::fit(graph, CAPACITY, u64::MAX, 1, FuseOptimizer::Always).expect("fits").plan;
     let run = |plan: &staticgrad::plan::Plan| {
         let mut trainer = Trainer::new(plan, 2).expect("starts");
         let names: Vec<String> = trainer.parameters().map(str::to_string).collect();
@@ -115,9 +123,9 @@ fn gpt2_124m_fits_the_budgets_it_is_known_to_fit() {
         let capacity = Capacity { slots: 4, context, step_rows: 4 * context, wanted_rows: 4 * context };
         budget::fit(graph.clone(), capacity, (mib * 1048576.0) as u64, 1, fuse).map(|b| b.choice)
     };
-    let cheap = fit(1024, 1792.0, false).expect("1.75 GiB without a matrix product recomputed");
+    let cheap = fit(1024, 1792.0, FuseOptimizer::Never).expect("1.75 GiB without a matrix product recomputed");
     assert_eq!(cheap.name, "norms and activations");
-    assert!(fit(1024, 716.8, false).expect("0.70 GiB").extra <= 0.18);
-    assert_eq!(fit(64, 480.0, false).expect("480 MiB").extra, 0.0);
-    assert!(fit(64, 190.0, true).expect("190 MiB with the optimiser inside backward").extra <= 0.18);
+    assert!(fit(1024, 716.8, FuseOptimizer::Never).expect("0.70 GiB").extra <= 0.18);
+    assert_eq!(fit(64, 480.0, FuseOptimizer::Never).expect("480 MiB").extra, 0.0);
+    assert!(fit(64, 190.0, FuseOptimizer::Always).expect("190 MiB with the optimiser inside backward").extra <= 0.18);
 }

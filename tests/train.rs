@@ -1,73 +1,14 @@
 //! `staticgrad train`: resuming, kills, interrupts, thread counts, refusals.
 
-use staticgrad::ops::Capacity;
-use staticgrad::passes::{self, Mode};
-use staticgrad::plan::{self, Plan};
-use staticgrad::spec;
+#[path = "common/training_run.rs"]
+mod training_run;
+
 use staticgrad::train::checkpoint::Saved;
-use staticgrad::train::{Log, Precision, Run, ScheduleKind, Settings, TokenSource, TokenWidth, TokenWriter, init};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use staticgrad::train::{Log, Run, Settings, TokenWidth, TokenWriter, init};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-
-const TINY: [&str; 5] = ["V=256", "T=16", "C=16", "H=2", "L=1"];
-
-fn settings(accumulate: usize) -> Settings {
-    Settings {
-        model: "gpt2".into(),
-        size: None,
-        set: TINY.iter().map(|s| s.to_string()).collect(),
-        data: "text".into(),
-        val: None,
-        val_fraction: 0.0,
-        tokenizer: None,
-        steps: 12,
-        batch: 2,
-        context: 16,
-        accumulate,
-        schedule: ScheduleKind::Cosine,
-        lr: 3e-3,
-        min_lr: 3e-4,
-        warmup: 3,
-        decay_steps: 0,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        clip: 1.0,
-        precision: Precision::F32,
-        seed: 7,
-    }
-}
-
-fn compiled(settings: &Settings) -> Plan {
-    let sets: Vec<(String, String)> =
-        settings.set.iter().map(|s| s.split_once('=').map(|(n, v)| (n.into(), v.into())).expect("a pair")).collect();
-    let graph = spec::compile(&spec::builtin("gpt2").expect("built in"), &sets, None).expect("the spec compiles");
-    let graph = passes::train(&graph, &settings.training()).expect("it can be trained");
-    let Capacity { slots, .. } = settings.capacity();
-    assert_eq!(slots, settings.batch);
-    plan::compile(graph, Mode::Train, settings.capacity()).expect("it compiles")
-}
-
-fn text() -> String {
-    (0..400).map(|i| format!("Line {} of {}.\n", i * i % 97, i % 13)).collect()
-}
-
-fn tokens() -> Arc<TokenSource> {
-    Arc::new(TokenSource::from_tokens("text", text().bytes().map(u32::from).collect()))
-}
-
-fn bits(run: &Run) -> Vec<u32> {
-    let trainer = run.trainer();
-    let moments = |name| trainer.moments(name).expect("moments").concat();
-    trainer
-        .parameters()
-        .flat_map(|name| [trainer.parameter(name).expect("a parameter").to_vec(), moments(name)].concat())
-        .map(f32::to_bits)
-        .collect()
-}
+use training_run::*;
 
 #[test]
 fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
@@ -107,60 +48,6 @@ fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
     assert!(refused.to_string().contains("checksum"), "{refused}");
     std::fs::write(&path, &bytes[..100]).expect("written");
     assert!(Saved::open(&path).is_err());
-}
-
-/// A directory with a text and the command that trains on it.
-struct Place {
-    directory: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        std::fs::write(directory.path().join("text.txt"), text()).expect("written");
-        Place { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn train(&self, out: &str, options: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
-        command.current_dir(self.directory.path()).args(["train", "--out", out]).args(options);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn tiny(&self, out: &str, options: &[&str]) -> Command {
-        let mut command = self.train(out, &["--model", "gpt2", "--data", "text.txt", "--batch", "2"]);
-        if !options.contains(&"--lr") {
-            command.args(["--lr", "3e-3"]);
-        }
-        TINY.iter().for_each(|set| {
-            command.args(["--set", set]);
-        });
-        command.args(options);
-        command
-    }
-}
-
-fn output(mut command: Command) -> Output {
-    command.output().expect("the program starts")
-}
-
-fn succeeded(command: Command) -> String {
-    let output = output(command);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    out.into_owned()
-}
-
-/// Bytes of the values behind the header, which holds the time.
-fn values(path: &Path) -> Vec<u8> {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
-    bytes[8 + header..].to_vec()
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn ten_steps(trainer: &mut Trainer, tokens: &[i32], targets: &[i32], parts: usiz
                     .expect("a valid batch");
             }
             trainer.update(&Update { step, learning_rate: 1e-3, max_norm: Some(1.0) });
-            (trainer.loss(), trainer.gradient_norm())
+            (trainer.loss(), trainer.gradient_norm().expect("an optimiser that clips"))
         })
         .collect()
 }

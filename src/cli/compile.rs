@@ -2,12 +2,14 @@
 
 use super::model::{graph_of, parse_sets};
 use super::output::{bytes, line};
+use super::size;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
 use crate::passes::optimizer::AdamW;
 use crate::passes::{Fusions, Layout, Mode, Training, lower, train};
-use crate::plan::{Plan, budget, compile_with, file};
+use crate::plan::budget::{self, FuseOptimizer};
+use crate::plan::{Plan, compile_with, file};
 use crate::spec;
 use crate::weights::{Checkpoint, ParamStore, WeightsType};
 use clap::{Args, ValueEnum};
@@ -38,7 +40,7 @@ pub struct CompileArgs {
     #[arg(long, value_enum, default_value_t = PlanLayout::Compact)]
     layout: PlanLayout,
     /// Recompute what it takes to keep activations and gradients of a training step within SIZE (1GiB, 500MiB, bytes).
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory_budget: Option<u64>,
     /// Update parameters inside backward, so that each gradient is freed at once (training without clipping or accumulation).
     #[arg(long)]
@@ -85,23 +87,6 @@ enum PlanLayout {
 enum Emit {
     Graph,
     Lowered,
-}
-
-/// `1GiB`, `1.5 GiB`, `500MiB`, `64KiB` or a number of bytes.
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = (text[..split].trim(), text[split..].trim());
-    let scale = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kib" | "k" => 1024.0,
-        "mib" | "m" => 1024.0 * 1024.0,
-        "gib" | "g" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(format!("unknown unit '{unit}'; write 1GiB, 500MiB, 64KiB or a number of bytes")),
-    };
-    match number.parse::<f64>() {
-        Ok(n) if n > 0.0 && n * scale < 1e15 => Ok((n * scale) as u64),
-        _ => Err("write a size such as 1GiB, 500MiB or a number of bytes".into()),
-    }
 }
 
 /// The graph of a spec or of a checkpoint.
@@ -180,12 +165,9 @@ pub fn run(args: &CompileArgs) -> Result<()> {
     };
     let capacity = Capacity { slots: args.slots, context, step_rows, wanted_rows };
     let plan = if args.mode == PlanMode::Train && (args.memory_budget.is_some() || args.fuse_optimizer) {
-        let budgeted = budget::fit(graph, capacity, args.memory_budget.unwrap_or(u64::MAX), 1, args.fuse_optimizer)?;
-        line("budget curve: bytes beyond parameters and moments, extra arithmetic");
-        for c in &budgeted.curve {
-            let mark = if *c == budgeted.choice { " <- chosen" } else { "" };
-            line(&format!("  {:>14} B  {:>10}  +{:5.2} %  {}{mark}", c.bytes, bytes(c.bytes), 100.0 * c.extra, c.name));
-        }
+        let fuse = if args.fuse_optimizer { FuseOptimizer::Always } else { FuseOptimizer::Never };
+        let budgeted = budget::fit(graph, capacity, args.memory_budget.unwrap_or(u64::MAX), 1, fuse)?;
+        size::print_curve(&budgeted.curve, &budgeted.choice);
         budgeted.plan
     } else if args.memory_budget.is_some() || args.fuse_optimizer {
         return Err(Error::Usage("--memory-budget and --fuse-optimizer are for --mode train".into()));

@@ -15,6 +15,7 @@ mod output;
 mod perplexity;
 mod profile;
 mod run;
+mod size;
 mod tokenize;
 mod train;
 

@@ -39,6 +39,8 @@ pub struct Trainer<'p> {
     backward: Range<usize>,
     update: Range<usize>,
     accumulates: bool,
+    /// Whether backward holds the updates.
+    updates_inside: bool,
     /// Micro-batches since [`Trainer::begin`].
     micro_steps: usize,
     loss_sum: f64,
@@ -99,6 +101,7 @@ impl<'p> Trainer<'p> {
             backward: forward..backward,
             update: backward..graph.nodes.len(),
             accumulates,
+            updates_inside: graph.nodes[forward..backward].iter().any(|n| n.op == "adamw"),
             micro_steps: 0,
             loss_sum: 0.0,
             target_count: 0,
@@ -190,7 +193,7 @@ impl<'p> Trainer<'p> {
         }
     }
 
-    /// Forward and backward on one micro-batch. `loss_scale` multiplies the loss of every row: 1 / number of targets of the whole step.
+    /// Forward and backward on one micro-batch; with updates inside backward, those too, unless the loss is not finite. `loss_scale` multiplies the loss of every row: 1 / number of targets of the whole step.
     ///
     /// # Errors
     /// Counts that differ from [`Trainer::rows`]; a token or target out of range; a second micro-batch without accumulation.
@@ -204,11 +207,15 @@ impl<'p> Trainer<'p> {
             let first = self.micro_steps * self.executor.plan().capacity.slots;
             self.executor.tensor_mut::<i32>(counters)[hyper::FIRST_SAMPLE] = first as i32;
         }
-        self.executor.execute(self.forward.start..self.backward.end);
+        self.executor.execute(self.forward.clone());
         let losses = &self.executor.tensor::<f32>(self.losses)[..tokens.len()];
         self.loss_sum = sum_rows(losses, self.micro_steps * tokens.len(), self.loss_sum);
         self.target_count += count_targets(targets);
         self.micro_steps += 1;
+        // Updates inside backward would spoil every parameter with a loss that is not finite.
+        if self.loss_sum.is_finite() || !self.updates_inside {
+            self.executor.execute(self.backward.clone());
+        }
         Ok(())
     }
 
@@ -249,9 +256,9 @@ impl<'p> Trainer<'p> {
         &self.executor.tensor::<f32>(self.losses)[..self.rows()]
     }
 
-    /// Norm of all gradients before clipping, of the last update; 0 without an optimiser.
-    pub fn gradient_norm(&self) -> f32 {
-        self.norm.map_or(0.0, |t| self.executor.tensor::<f32>(t)[0])
+    /// Norm of all gradients before clipping, of the last update; `None` without an optimiser, or where it runs inside backward.
+    pub fn gradient_norm(&self) -> Option<f32> {
+        self.norm.map(|t| self.executor.tensor::<f32>(t)[0])
     }
 
     /// Names what is not finite first: a parameter, or the first node of the last micro-batch whose result is not. Runs the

@@ -1,17 +1,30 @@
 //! `--memory-budget`: chooses what to recompute so that a training plan fits, with the least extra arithmetic.
 
-use super::{Plan, Totals, compile};
+use super::{Plan, Totals, draft::Draft};
 use crate::error::{Error, Result};
 use crate::graph::{Attr, Graph, NodeId, RowSpace, Section};
 use crate::ops::{self, Capacity};
-use crate::passes::{Mode, fuse_optimizer, recompute};
+use crate::passes::{Fusions, Mode, fuse_optimizer, recompute};
+use rayon::prelude::*;
+
+/// Whether the optimiser runs inside backward, which frees each gradient at once and excludes clipping and accumulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FuseOptimizer {
+    /// No.
+    Never,
+    /// Yes.
+    Always,
+    /// Where it saves arithmetic that recomputing would cost.
+    WhereItHelps,
+}
 
 /// One choice of what backward recomputes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// In words: `keep everything`, `norms and activations`, `norms and activations, 3 of 12 blocks`, …
     pub name: String,
-    /// Bytes of activations, gradients and scratch: the arena without parameters, moments and inputs.
+    /// Bytes of activations, gradients and scratch: the arena without parameters, moments and inputs. Of a choice that was not placed, the
+    /// most bytes live at one step, which placement nearly always reaches.
     pub bytes: u64,
     /// Arithmetic that is done twice, over the arithmetic of the step without recomputation.
     pub extra: f64,
@@ -55,8 +68,11 @@ const COUNTS: usize = 12;
 /// Rows of the shortest chunk of logits: one tile of rows.
 const SMALLEST_CHUNK: i64 = crate::ops::ROW_TILE as i64;
 
-/// What may be recomputed, in words and as nodes: nothing, cheap ops, those and more and more blocks, those and coarser blocks.
-fn candidates(graph: &Graph) -> Vec<(String, Vec<NodeId>)> {
+/// What may be recomputed, in words and as nodes.
+type Candidate = (String, Vec<NodeId>);
+
+/// What may be recomputed: nothing, cheap ops, those and more and more blocks, those and coarser blocks.
+fn candidates(graph: &Graph) -> Vec<Candidate> {
     let cheap = recompute::cheap_nodes(graph);
     let with_cheap = |blocks: &[Vec<NodeId>]| {
         let mut nodes: Vec<NodeId> = blocks.iter().flatten().chain(&cheap).copied().collect();
@@ -82,43 +98,75 @@ fn candidates(graph: &Graph) -> Vec<(String, Vec<NodeId>)> {
     candidates
 }
 
-/// Plans a training graph (the result of [`crate::passes::train`]) so that activations, gradients and the scratch of `workers` workers take
-/// at most `budget` bytes.
-///
-/// # Errors
-/// When no choice fits: the smallest budget that would, and the largest buffer in the way.
-pub fn fit(graph: Graph, capacity: Capacity, budget: u64, workers: usize, fuse: bool) -> Result<Budgeted> {
-    let graph = if fuse { fuse_optimizer::run(graph)? } else { graph };
-    let mut curve = Vec::new();
-    let mut best: Option<(Plan, Choice)> = None;
-    let mut smallest: Option<(u64, String)> = None;
-    for (name, nodes) in candidates(&graph) {
-        let mut lowered = recompute::recompute(&graph, &nodes);
-        let extra = extra(&lowered, &capacity);
-        let mut plan = compile(lowered.clone(), Mode::Train, capacity)?;
-        if budgeted_bytes(&plan.totals, workers) > budget {
-            // Shorter chunks of logits give the same bits; they only cost speed.
-            lowered.nodes.iter_mut().filter(|n| n.op == "cross_entropy_head").for_each(|n| {
+/// A candidate, drafted.
+struct Drafted {
+    draft: Draft,
+    choice: Choice,
+}
+
+/// Drafts what recomputes `nodes`; with shorter chunks of logits when it would not fit `budget` otherwise.
+fn draft(graph: &Graph, capacity: Capacity, budget: u64, workers: usize, (name, nodes): &Candidate) -> Result<Drafted> {
+    let lowered = recompute::recompute(graph, nodes);
+    let extra = extra(&lowered, &capacity);
+    let mut draft = Draft::new(lowered, Mode::Train, capacity, Fusions::ALL)?;
+    if draft.least_bytes(workers) > budget {
+        // Shorter chunks of logits give the same bits; they only cost speed.
+        draft = draft.changed(|graph| {
+            graph.nodes.iter_mut().filter(|n| n.op == "cross_entropy_head").for_each(|n| {
                 n.attrs.set("chunk_rows", Attr::Int(SMALLEST_CHUNK));
             });
-            plan = compile(lowered, Mode::Train, capacity)?;
-        }
-        let choice = Choice { name, bytes: budgeted_bytes(&plan.totals, workers), extra };
-        if smallest.as_ref().is_none_or(|(bytes, _)| choice.bytes < *bytes) {
-            let largest = plan.buffers.iter().filter(|b| !b.kind.is_persistent()).max_by_key(|b| b.size);
-            smallest = Some((choice.bytes, largest.map_or(String::new(), |b| format!("{} ({} B)", b.name, b.size))));
-        }
-        if choice.bytes <= budget && best.as_ref().is_none_or(|(_, b)| choice.extra < b.extra) {
-            best = Some((plan, choice.clone()));
-        }
-        curve.push(choice);
+        })?;
     }
-    curve.sort_by(|a, b| a.extra.total_cmp(&b.extra));
-    match (best, smallest) {
-        (Some((plan, choice)), _) => Ok(Budgeted { plan, choice, curve }),
-        (None, Some((bytes, largest))) => Err(Error::Plan(format!(
-            "nothing fits --memory-budget {budget} B; the smallest that would is {bytes} B, and the largest buffer in the way is {largest}"
-        ))),
-        (None, None) => unreachable!("there is always a candidate"),
+    let choice = Choice { name: name.clone(), bytes: draft.least_bytes(workers), extra };
+    Ok(Drafted { draft, choice })
+}
+
+/// The graphs to choose from, each with what its choices' names end in.
+fn variants(graph: Graph, fuse: FuseOptimizer) -> Result<Vec<(Graph, &'static str)>> {
+    Ok(match fuse {
+        FuseOptimizer::Never => vec![(graph, "")],
+        FuseOptimizer::Always => vec![(fuse_optimizer::run(graph)?, "")],
+        FuseOptimizer::WhereItHelps => {
+            vec![(graph.clone(), ""), (fuse_optimizer::run(graph)?, ", optimiser inside backward")]
+        }
+    })
+}
+
+/// Plans a training graph (the result of [`crate::passes::train`]) so that activations, gradients and the scratch of `workers` workers take
+/// at most `budget` bytes. All candidates are drafted; placed and verified is the one with the least extra arithmetic that fits.
+///
+/// # Errors
+/// When no choice fits: the smallest budget that would, and what is in the way.
+pub fn fit(graph: Graph, capacity: Capacity, budget: u64, workers: usize, fuse: FuseOptimizer) -> Result<Budgeted> {
+    let variants = variants(graph, fuse)?;
+    let mut tasks: Vec<(&Graph, Candidate)> = Vec::new();
+    for (graph, ending) in &variants {
+        tasks.extend(candidates(graph).into_iter().map(|(name, nodes)| (graph, (name + ending, nodes))));
     }
+    let drafts: Result<Vec<Drafted>> =
+        tasks.par_iter().map(|(graph, candidate)| draft(graph, capacity, budget, workers, candidate)).collect();
+    let mut drafts = drafts?;
+    drafts.sort_by(|a, b| a.choice.extra.total_cmp(&b.choice.extra));
+    let mut curve: Vec<Choice> = drafts.iter().map(|d| d.choice.clone()).collect();
+    let mut smallest: Option<(u64, String)> = None;
+    let least = curve.iter().map(|c| c.bytes).min().unwrap_or(0);
+    // A placement may end above the bound, so the first that fits by its bound is not always the answer.
+    for (i, Drafted { draft, choice }) in drafts.into_iter().enumerate() {
+        if choice.bytes > budget.max(least) {
+            continue;
+        }
+        let peak = draft.peak();
+        let plan = draft.place()?;
+        curve[i].bytes = budgeted_bytes(&plan.totals, workers);
+        if curve[i].bytes <= budget {
+            return Ok(Budgeted { plan, choice: curve[i].clone(), curve });
+        }
+        if smallest.as_ref().is_none_or(|(bytes, _)| curve[i].bytes < *bytes) {
+            smallest = Some((curve[i].bytes, peak));
+        }
+    }
+    let (bytes, peak) = smallest.expect("there is always a candidate, and the least is placed");
+    Err(Error::Plan(format!(
+        "nothing fits --memory-budget {budget} B; the smallest that would is {bytes} B. In the way is {peak}"
+    )))
 }

@@ -5,16 +5,18 @@
 pub mod budget;
 pub mod buffers;
 pub mod container;
+mod draft;
 pub mod file;
 pub mod placement;
 pub mod report;
 pub mod verify;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Graph;
 use crate::ops::Capacity;
-use crate::passes::{self, Fusions, Mode, alias::Aliases};
+use crate::passes::{Fusions, Mode, alias::Aliases};
 pub use buffers::{BufferKind, PlanBuffer};
+use draft::Draft;
 use serde::{Deserialize, Serialize};
 
 /// Alignment of every buffer and of the arena, in bytes: a cache line, and the widest vector.
@@ -79,79 +81,5 @@ pub fn compile(graph: Graph, mode: Mode, capacity: Capacity) -> Result<Plan> {
 /// # Errors
 /// As [`compile`].
 pub fn compile_with(graph: Graph, mode: Mode, capacity: Capacity, fusions: Fusions) -> Result<Plan> {
-    let Capacity { slots, context, step_rows, wanted_rows } = capacity;
-    if [slots, context, step_rows, wanted_rows].contains(&0) {
-        return Err(Error::Plan("slots, rows and step rows must be at least 1".into()));
-    }
-    if mode != Mode::Train && (wanted_rows > step_rows || step_rows > slots.saturating_mul(context)) {
-        return Err(Error::Plan(format!(
-            "{step_rows} rows a call with {wanted_rows} wanted do not fit {slots} slots of {context} rows; lower --step-rows"
-        )));
-    }
-    let graph = in_best_order(passes::lower(graph, mode, fusions)?, mode, &capacity)?;
-    let aliases = passes::alias::choose(&graph);
-    assemble(graph, mode, capacity, aliases)
-}
-
-/// The graph in the memory-aware order where that lowers the most bytes live at one step, else in the written order.
-fn in_best_order(graph: Graph, mode: Mode, capacity: &Capacity) -> Result<Graph> {
-    let bytes = |t| buffers::tensor_bytes(graph.ty(t), capacity).unwrap_or(u64::MAX >> 8);
-    let Some(order) = passes::schedule::memory_aware(&graph, &bytes) else { return Ok(graph) };
-    let other = graph.reordered(&order);
-    let load = |graph: &Graph| -> Result<u64> {
-        let layout = buffers::layout(graph, mode, capacity, &passes::alias::choose(graph))?;
-        Ok(placement::max_load(&problem(&layout.buffers).1))
-    };
-    Ok(if load(&other)? < load(&graph)? { other } else { graph })
-}
-
-/// The transient buffers as a placement problem, with their numbers.
-fn problem(buffers: &[PlanBuffer]) -> (Vec<usize>, Vec<placement::Buffer>) {
-    let transient: Vec<usize> = (0..buffers.len()).filter(|&i| !buffers[i].kind.is_persistent()).collect();
-    let problem = transient.iter().map(|&i| {
-        let b = &buffers[i];
-        placement::Buffer::new(b.lower as u64, b.upper as u64, b.size.next_multiple_of(ALIGN)).aligned(ALIGN)
-    });
-    let problem = problem.collect();
-    (transient, problem)
-}
-
-/// Lifespans and placement of a lowered graph.
-fn assemble(graph: Graph, mode: Mode, capacity: Capacity, aliases: Aliases) -> Result<Plan> {
-    let mut layout = buffers::layout(&graph, mode, &capacity, &aliases)?;
-    let totals = place(&mut layout)?;
-    let plan = Plan {
-        mode,
-        graph,
-        capacity,
-        aliases,
-        buffers: layout.buffers,
-        tensor_buffer: layout.tensor_buffer,
-        node_scratch: layout.node_scratch,
-        totals,
-    };
-    verify::verify(&plan)?;
-    Ok(plan)
-}
-
-/// Gives every buffer its offset: persistent ones one after another, transient ones by the placement portfolio.
-fn place(layout: &mut buffers::Layout) -> Result<Totals> {
-    let mut persistent = 0u64;
-    for b in layout.buffers.iter_mut().filter(|b| b.kind.is_persistent()) {
-        b.offset = persistent;
-        persistent = (persistent + b.size)
-            .checked_next_multiple_of(ALIGN)
-            .ok_or_else(|| Error::Plan("the arena overflows the address space; lower --rows or --slots".into()))?;
-    }
-    let (transient, problem) = problem(&layout.buffers);
-    let placed = placement::place(&problem, &placement::Options::default())?;
-    for (&i, offset) in transient.iter().zip(&placed.offsets) {
-        layout.buffers[i].offset = persistent + offset;
-    }
-    Ok(Totals {
-        persistent,
-        max_load: placed.bound,
-        transient: placed.arena,
-        scratch_per_worker: layout.scratch_per_worker,
-    })
+    Draft::new(graph, mode, capacity, fusions)?.place()
 }

@@ -3,7 +3,7 @@
 //! The file takes its place by a rename after it is on the disk, so a kill at any moment leaves the previous one or the new one.
 
 use super::loader::Position;
-use super::settings::Settings;
+use super::settings::{Planning, Settings};
 use crate::disk::AtomicFile;
 use crate::error::{Error, Result};
 use crate::exec::Trainer;
@@ -146,6 +146,11 @@ impl Saved {
     /// The state.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Continues with a plan made another way.
+    pub fn set_planning(&mut self, planning: Planning) {
+        self.state.settings.planning = planning;
     }
 
     /// Reads weights and moments into a trainer of the same graph.

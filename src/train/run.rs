@@ -22,8 +22,8 @@ pub struct Step {
     pub loss: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,
-    /// Norm of all gradients before clipping.
-    pub gradient_norm: f64,
+    /// Norm of all gradients before clipping; `None` where each is used and freed before the next exists.
+    pub gradient_norm: Option<f64>,
     /// Seconds it took.
     pub seconds: f64,
 }
@@ -99,7 +99,11 @@ impl<'p> Run<'p> {
         let settings = &self.state.settings;
         let number = self.state.step + 1;
         let scale = 1.0 / settings.tokens_per_step() as f32;
+        let learning_rate = f64::from(self.schedule.learning_rate(self.state.step));
+        let max_norm = (settings.clip > 0.0).then_some(settings.clip);
+        let update = Update { step: number as usize, learning_rate, max_norm };
         self.trainer.begin(number as usize);
+        self.trainer.prepare_update(&update);
         for _ in 0..settings.accumulate {
             self.loader.fill(&mut self.inputs, &mut self.targets);
             self.trainer.micro_step(&self.inputs, &self.targets, scale)?;
@@ -112,11 +116,9 @@ impl<'p> Run<'p> {
                 )));
             }
         }
-        let learning_rate = f64::from(self.schedule.learning_rate(self.state.step));
-        let max_norm = (settings.clip > 0.0).then_some(settings.clip);
-        self.trainer.update(&Update { step: number as usize, learning_rate, max_norm });
-        let gradient_norm = f64::from(self.trainer.gradient_norm());
-        if !gradient_norm.is_finite() {
+        self.trainer.update(&update);
+        let gradient_norm = self.trainer.gradient_norm().map(f64::from);
+        if let Some(gradient_norm) = gradient_norm.filter(|norm| !norm.is_finite()) {
             return Err(Error::Request(format!(
                 "the gradients of step {number} have norm {gradient_norm}; continue from the last checkpoint with a lower --lr"
             )));

@@ -62,15 +62,31 @@ pub struct Settings {
     pub clip: f64,
     /// What factors of matrix products are rounded to.
     pub precision: Precision,
-    /// Seed of initialisation, data order and dropout.
+    /// What moments are stored as; to bf16 they are rounded stochastically.
+    #[serde(default)]
+    pub moments: Precision,
+    /// Seed of initialisation, data order, dropout and stochastic rounding.
     pub seed: u64,
+    /// How the plan is made.
+    #[serde(default)]
+    pub planning: Planning,
 }
 
-/// What the factors of matrix products are rounded to; sums, parameters, moments and everything else are f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a training plan is made. No bit of the result depends on it, so a run may continue with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Planning {
+    /// Updates run inside backward.
+    pub fuse_optimizer: bool,
+    /// Most bytes of activations, gradients and scratch.
+    pub memory_budget: Option<u64>,
+}
+
+/// What values are rounded to. Sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// Not at all.
+    #[default]
     F32,
     /// bf16.
     Bf16,
@@ -121,6 +137,17 @@ impl Settings {
         let tokens = self.batch.checked_mul(self.context).and_then(|n| n.checked_mul(self.accumulate));
         if tokens.is_none_or(|n| n > i32::MAX as usize) {
             return Err(Error::Usage("--batch × --context × --accumulate: more tokens than a step can have".into()));
+        }
+        if self.planning.fuse_optimizer && self.clip > 0.0 {
+            return Err(Error::Usage(
+                "--fuse-optimizer updates each parameter before all gradients exist, so nothing can be clipped; add --clip 0".into(),
+            ));
+        }
+        if self.planning.fuse_optimizer && self.accumulate > 1 {
+            return Err(Error::Usage(
+                "--fuse-optimizer frees each gradient at once, which --accumulate needs to keep; use one of them"
+                    .into(),
+            ));
         }
         self.learning_rates().validate()
     }

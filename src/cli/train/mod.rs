@@ -5,13 +5,13 @@ mod progress;
 mod source;
 
 use super::output::{bytes, line};
+use super::size;
 use crate::error::{Error, Result};
-use crate::passes::{self, Mode};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use crate::tensor::DType;
 use crate::train::checkpoint::Saved;
 use crate::train::sample::Sampling;
-use crate::train::{Log, Record, Run, Settings, Step, chart, init, model};
+use crate::train::{Log, Planning, Record, Run, Settings, Step, chart, init, model, planning};
 use crate::weights::{ModelConfig, TokenizerSource};
 pub use options::TrainArgs;
 use progress::Progress;
@@ -42,7 +42,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let threads = args.threads.count()?;
     let path = args.out.join(CHECKPOINT);
     let saved = match (path.exists(), args.resume) {
-        (true, true) => Some(Saved::open(&path)?),
+        (true, true) => {
+            let mut saved = Saved::open(&path)?;
+            saved.set_planning(args.planning.over(saved.state().settings.planning));
+            Some(saved)
+        }
         (true, false) => {
             let message = "already holds a run; continue it with --resume, or choose another --out";
             return Err(Error::file(&args.out, message));
@@ -52,9 +56,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let settings = match &saved {
         Some(saved) => {
             args.numbers.agree_with(&saved.state().settings)?;
+            saved.state().settings.validate()?;
             saved.state().settings.clone()
         }
-        None => args.numbers.settings()?,
+        None => args.numbers.settings(args.planning.over(Planning::default()))?,
     };
     let source = ModelSource::open(&settings.model, settings.size.as_deref(), &settings.set)?;
     let rows = source.dim("T")?;
@@ -63,7 +68,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
     let data = Data::open(&settings, &source)?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create", e))?;
-    let plan = plan::compile(passes::train(&source.graph, &settings.training())?, Mode::Train, settings.capacity())?;
+    let planning::Planned { plan, budget } = planning::plan(&source.graph, &settings, threads)?;
+    if let Some((curve, choice)) = budget {
+        size::print_curve(&curve, &choice);
+    }
     let sampling = match (args.sample_every, source.tokenizer(settings.tokenizer.as_deref())) {
         (0, _) | (_, Err(_)) => None,
         (_, Ok(tokenizer)) => {
@@ -262,7 +270,7 @@ impl Mean {
             step: self.last.map_or(0, |s| s.number),
             loss: Some(self.loss / self.steps),
             learning_rate: self.last.map(|s| s.learning_rate),
-            grad_norm: self.last.map(|s| s.gradient_norm),
+            grad_norm: self.last.and_then(|s| s.gradient_norm),
             tokens_per_second: Some(self.steps * tokens_per_step as f64 / self.seconds),
             seconds: Some(seconds),
             ..Default::default()

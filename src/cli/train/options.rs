@@ -1,9 +1,9 @@
 //! Options of `train`, and how they become settings.
 
-use super::super::ThreadArgs;
+use super::super::{ThreadArgs, size};
 use super::source::ModelSource;
 use crate::error::{Error, Result};
-use crate::train::{Precision, ScheduleKind, Settings};
+use crate::train::{Planning, Precision, ScheduleKind, Settings};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub struct TrainArgs {
     #[command(flatten)]
     pub numbers: NumberArgs,
+    #[command(flatten)]
+    pub planning: PlanningArgs,
     /// Directory of the run: checkpoint, log, loss curve, and the model itself as a Hugging Face directory.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -44,6 +46,28 @@ pub struct TrainArgs {
     pub keep_best: bool,
     #[command(flatten)]
     pub threads: ThreadArgs,
+}
+
+/// Options that decide how much memory a step takes, and no number; a resumed run may change them.
+#[derive(Args)]
+pub struct PlanningArgs {
+    /// Update each parameter inside backward, as soon as its gradient is complete, and free the gradient at once (needs --clip 0 and no
+    /// accumulation).
+    #[arg(long)]
+    fuse_optimizer: bool,
+    /// Recompute what it takes to keep activations, gradients and scratch of a step within SIZE (1GiB, 500MiB, bytes).
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory_budget: Option<u64>,
+}
+
+impl PlanningArgs {
+    /// What the options say; where they say nothing, as before.
+    pub fn over(&self, before: Planning) -> Planning {
+        Planning {
+            fuse_optimizer: self.fuse_optimizer || before.fuse_optimizer,
+            memory_budget: self.memory_budget.or(before.memory_budget),
+        }
+    }
 }
 
 /// Options that decide the numbers; a resumed run cannot change them.
@@ -115,7 +139,10 @@ pub struct NumberArgs {
     /// What factors of matrix products are rounded to: f32 (not at all) or bf16 [default: f32].
     #[arg(long, value_name = "TYPE")]
     precision: Option<Precision>,
-    /// Seed of initialisation, data order and dropout [default: 0].
+    /// What the optimiser's moments are stored as: f32, or bf16 with stochastic rounding, in half the memory [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    moments: Option<Precision>,
+    /// Seed of initialisation, data order, dropout and stochastic rounding [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
@@ -125,7 +152,7 @@ impl NumberArgs {
     ///
     /// # Errors
     /// A missing option; values that make no sense.
-    pub fn settings(&self) -> Result<Settings> {
+    pub fn settings(&self, planning: Planning) -> Result<Settings> {
         let missing = |option: &str| Error::Usage(format!("--{option} is missing"));
         let model = self.model.clone().ok_or_else(|| missing("model PATH|SPEC"))?;
         let data = self.data.clone().ok_or_else(|| missing("data FILE"))?;
@@ -163,8 +190,10 @@ impl NumberArgs {
             beta2: self.beta2.unwrap_or(0.95),
             eps: self.eps.unwrap_or(1e-8),
             clip: self.clip.unwrap_or(1.0),
-            precision: self.precision.unwrap_or(Precision::F32),
+            precision: self.precision.unwrap_or_default(),
+            moments: self.moments.unwrap_or_default(),
             seed: self.seed.unwrap_or(0),
+            planning,
         };
         settings.validate()?;
         Ok(settings)
@@ -204,6 +233,7 @@ impl NumberArgs {
             ("eps", agrees(&self.eps, &stored.eps)),
             ("clip", agrees(&self.clip, &stored.clip)),
             ("precision", agrees(&self.precision, &stored.precision)),
+            ("moments", agrees(&self.moments, &stored.moments)),
             ("seed", agrees(&self.seed, &stored.seed)),
         ];
         match options.iter().find(|(_, agrees)| !agrees) {

@@ -8,7 +8,7 @@ pub fn max_load(buffers: &[Buffer]) -> u64 {
 }
 
 /// The first step of highest load, and that load in bytes. `(0, 0)` where nothing is ever live.
-pub(super) fn peak(buffers: &[Buffer]) -> (u64, u64) {
+pub fn peak(buffers: &[Buffer]) -> (u64, u64) {
     let live = || buffers.iter().filter(|b| b.size > 0 && b.lower < b.upper);
     let mut starts: Vec<(u64, u64)> = live().map(|b| (b.lower, b.size)).collect();
     let mut ends: Vec<(u64, u64)> = live().map(|b| (b.upper, b.size)).collect();

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 
-pub use load::max_load;
+pub use load::{max_load, peak};
 pub use verify::{Violation, verify};
 
 /// One buffer to place: a half-open lifespan `[lower, upper)` in schedule steps and an extent in bytes.

@@ -7,7 +7,7 @@ use super::rows::naive_bytes;
 use crate::graph::{Graph, NodeId, TensorId, TensorKind, verify};
 use crate::ops;
 use crate::passes::alias;
-use crate::plan::{ALIGN, Plan, buffers, in_best_order, placement};
+use crate::plan::{ALIGN, Plan, buffers, draft::Draft, placement};
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -33,8 +33,10 @@ pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
     // Recomputation changes which order is best, so the best one without it is looked for again.
     let ordered = load(&folded, &alias::choose(&folded));
     let ordered = match recomputes {
-        true => in_best_order(written.clone(), plan.mode, &plan.capacity)
-            .map_or(ordered, |best| ordered.min(load(&best, &alias::choose(&best)))),
+        true => Draft::in_best_order(written.clone(), plan.mode, plan.capacity).map_or(ordered, |best| {
+            let best = best.into_graph();
+            ordered.min(load(&best, &alias::choose(&best)))
+        }),
         false => ordered,
     };
     let naive = match recomputes {

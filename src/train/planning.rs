@@ -1,0 +1,37 @@
+//! From settings to the plan that is trained.
+
+use super::settings::Settings;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::passes::{self, Mode, fuse_optimizer};
+use crate::plan::budget::{self, Choice, FuseOptimizer};
+use crate::plan::{self, Plan};
+
+/// A training plan.
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// With a budget: the choices there were, least arithmetic first, and the one that was taken.
+    pub budget: Option<(Vec<Choice>, Choice)>,
+}
+
+/// Plans the training of a graph that gives logits, for `threads` threads. With a budget the compiler also decides whether updates run
+/// inside backward, where clipping and accumulation allow it.
+///
+/// # Errors
+/// What a pass or the planner refuses; a budget that nothing fits.
+pub fn plan(graph: &Graph, settings: &Settings, threads: usize) -> Result<Planned> {
+    let graph = passes::train(graph, &settings.training())?;
+    let (capacity, planning) = (settings.capacity(), &settings.planning);
+    let Some(bytes) = planning.memory_budget else {
+        let graph = if planning.fuse_optimizer { fuse_optimizer::run(graph)? } else { graph };
+        return Ok(Planned { plan: plan::compile(graph, Mode::Train, capacity)?, budget: None });
+    };
+    let fuse = match planning.fuse_optimizer {
+        true => FuseOptimizer::Always,
+        false if settings.clip > 0.0 || settings.accumulate > 1 => FuseOptimizer::Never,
+        false => FuseOptimizer::WhereItHelps,
+    };
+    let fitted = budget::fit(graph, capacity, bytes, threads, fuse)?;
+    Ok(Planned { plan: fitted.plan, budget: Some((fitted.curve, fitted.choice)) })
+}

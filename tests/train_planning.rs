@@ -1,0 +1,86 @@
+//! `staticgrad train`: updates inside backward and memory budgets change what a step takes, and no bit of its result.
+
+#[path = "common/training_run.rs"]
+mod training_run;
+
+use staticgrad::plan::Plan;
+use staticgrad::spec;
+use staticgrad::train::checkpoint::Saved;
+use staticgrad::train::{Planning, Run, Settings, init, planning};
+use training_run::*;
+
+/// Twelve steps of a run, resumed after six with `second` where that differs: losses, and bits of everything that is trained.
+fn twelve_steps(first: &Settings, second: &Settings) -> (Vec<f64>, Vec<u32>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("checkpoint.safetensors");
+    let plan = compiled(first);
+    let mut run = Run::new(&plan, 2, first.clone(), tokens(), None).expect("a run");
+    init::initialise(run.trainer_mut(), first.seed);
+    let mut losses: Vec<f64> = (0..6).map(|_| run.step().expect("a step").loss).collect();
+    run.save(&path).expect("saved");
+    let plan = compiled(second);
+    let mut resumed = Run::new(&plan, 3, second.clone(), tokens(), None).expect("a run");
+    let mut saved = Saved::open(&path).expect("a checkpoint");
+    saved.set_planning(second.planning);
+    resumed.resume(&path, saved).expect("it fits");
+    losses.extend((0..6).map(|_| resumed.step().expect("a step").loss));
+    (losses, bits(&resumed))
+}
+
+#[test]
+fn updates_inside_backward_and_budgets_change_no_bit() {
+    let set = ["V=256", "T=16", "C=32", "H=2", "L=6"].map(String::from).to_vec();
+    let plain = Settings { clip: 0.0, set, ..settings(1) };
+    let with = |fuse_optimizer, memory_budget| Settings {
+        planning: Planning { fuse_optimizer, memory_budget },
+        ..plain.clone()
+    };
+    let expected = twelve_steps(&plain, &plain);
+    let fused = with(true, None);
+    let plan = compiled(&fused);
+    assert!(plan.graph.nodes.iter().all(|n| n.section != staticgrad::graph::Section::Update));
+    let transient = |plan: &Plan| plan.totals.transient + 2 * plan.totals.scratch_per_worker;
+    assert!(twelve_steps(&fused, &fused) == expected, "resumed, updates inside backward");
+    assert!(twelve_steps(&plain, &fused) == expected, "resumed with updates inside backward");
+    let all = transient(&compiled(&plain));
+    let graph = spec::compile(&spec::builtin("gpt2").expect("built in"), &sets(&plain), None).expect("compiles");
+    let fit = |budget| planning::plan(&graph, &with(false, Some(budget)), 2);
+    let (curve, chosen) = fit(u64::MAX).expect("all fits").budget.expect("a budget was given");
+    assert!(chosen.extra == 0.0 && chosen.bytes == all);
+    let mut sizes: Vec<u64> = curve.iter().map(|c| c.bytes).collect();
+    sizes.sort_unstable();
+    let least = *sizes.iter().find(|&&bytes| fit(bytes).is_ok()).expect("some budget fits");
+    let tight = with(false, Some(least));
+    let plan = compiled(&tight);
+    assert!(transient(&plan) <= least && least < all && plan.graph.nodes.iter().any(|n| n.recomputed));
+    assert!(twelve_steps(&tight, &tight) == expected, "within {least} B");
+    assert!(twelve_steps(&fused, &tight) == expected, "resumed within {least} B");
+    // With clipping, the same budget cannot be met by updates inside backward.
+    let clipped = |plain: Settings| Settings { clip: 1.0, ..plain };
+    assert!(planning::plan(&graph, &clipped(tight), 2).is_err());
+    let expected = twelve_steps(&clipped(plain.clone()), &clipped(plain.clone()));
+    let clipped = clipped(with(false, Some(all - 1)));
+    assert!(twelve_steps(&clipped, &clipped) == expected);
+}
+
+#[test]
+fn budgets_on_the_command_line() {
+    let place = Place::new();
+    let refused = |options: &[&str]| {
+        let output = output(place.tiny("out", options));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let steps = ["--steps", "2"];
+    let (code, message) = refused(&[&steps[..], &["--fuse-optimizer"]].concat());
+    assert!(code == Some(2) && message.contains("--clip 0"), "{message}");
+    let (code, message) = refused(&[&steps[..], &["--fuse-optimizer", "--clip", "0", "--accumulate", "2"]].concat());
+    assert!(code == Some(2) && message.contains("--accumulate"), "{message}");
+    let (code, message) = refused(&[&steps[..], &["--memory-budget", "1KiB"]].concat());
+    assert!(code == Some(1) && message.contains("the smallest that would is") && message.contains("In the way is"));
+    assert!(message.trim_end().lines().count() == 1, "{message}");
+    assert!(!place.path("out").join("checkpoint.safetensors").exists());
+    let printed = succeeded(place.tiny("out", &[&steps[..], &["--memory-budget", "1MiB"]].concat()));
+    assert!(printed.contains("<- chosen"), "{printed}");
+    let resumed = succeeded(place.train("out", &["--resume", "--memory-budget", "2MiB"]));
+    assert!(resumed.contains("<- chosen"), "{resumed}");
+}
