@@ -299,3 +299,29 @@ fn adapters_merge_into_their_linears() {
     }
     bench.refuses("merge --model model --adapter model --out other", 1, &["adapter_config.json"]);
 }
+
+#[test]
+fn training_is_measured_by_section_and_op() {
+    let bench = Bench::new();
+    let command = "bench --what train --set V=64 --set T=32 --set C=32 --set H=2 --set L=1 --batch 2 --context 16 --repeat 2 --threads 2";
+    let json = bench.run(&format!("{command} --scaling --profile trace.json --json"));
+    let table = String::from_utf8(json.stderr.clone()).unwrap();
+    let measured: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|e| panic!("{e}: {table}"));
+    let number = |field: &str| measured[field].as_f64().unwrap_or_else(|| panic!("no {field} in {measured}"));
+    assert_eq!((number("batch"), number("context"), number("rows"), number("threads")), (2.0, 16.0, 32.0, 2.0));
+    assert!(number("best") > 0.0 && number("best") <= number("median"), "{measured}");
+    let sections = ["forward_ms", "backward_ms", "optimiser_ms"].map(number);
+    assert!(sections.iter().all(|&ms| ms > 0.0) && sections.iter().sum::<f64>() > 0.9 * number("best"), "{measured}");
+    for field in
+        ["percent_of_limit", "products_percent_of_peak", "optimiser_percent_of_stream", "scaling_of_peak_scaling"]
+    {
+        assert!(number(field) > 0.0, "{field} in {measured}");
+    }
+    for op in ["linear", "linear.d_weight", "causal_attention.d_inputs", "cross_entropy_head", "adamw", "grad_norm"] {
+        assert!(table.lines().any(|l| l.split_whitespace().next() == Some(op)), "{op}: {table}");
+    }
+    assert!(std::fs::read_to_string(bench.path("trace.json")).unwrap().contains("adamw"));
+    bench.refuses(&format!("{command} --precision f64"), 2, &["f64", "bf16"]);
+    bench.refuses("bench --what train --set T=32 --context 33", 2, &["--context 33", "32"]);
+    bench.refuses("bench --what train --model nowhere.sg", 1, &["nowhere.sg"]);
+}

@@ -4,7 +4,8 @@
   bench_peers.py make DIR                    random-weight GPT-2 124M as Hugging Face directory and GGUF (f32 f16 bf16 q8_0 q4_0)
   bench_peers.py decode FILE.gguf [THREADS]  llama.cpp: 64 tokens after a prompt of 8
   bench_peers.py prefill FILE.gguf [THREADS] llama.cpp: 512 rows in one call
-  bench_peers.py train DIR BATCH CONTEXT f32|bf16   PyTorch eager, fused AdamW
+  bench_peers.py train MODEL BATCH CONTEXT f32|bf16   PyTorch eager, scaled-dot-product attention, fused AdamW; MODEL is `gpt2` or
+                                             `shakespeare` (the model inside staticgrad), with random weights
 
 Each measuring call prints one JSON object: {"peer", "unit", "best", "median"}.
 """
@@ -86,26 +87,25 @@ def llama(what, path, threads):
     report(f"llama.cpp {what} {os.path.basename(path)}", "tokens/s", rates[1:])
 
 
-def train(directory, batch, context, precision):
+def train(model, batch, context, precision):
     import torch
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel
+    sizes = {"gpt2": {}, "shakespeare": dict(vocab_size=256, n_positions=256, n_embd=192, n_layer=5, n_head=6)}
     torch.set_num_threads(os.cpu_count())
-    model = GPT2LMHeadModel.from_pretrained(directory).train()
-    model.config.use_cache = False
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    size = model.config.vocab_size
+    torch.manual_seed(0)
+    config = GPT2Config(**sizes[model], resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False, attn_implementation="sdpa")
+    network = GPT2LMHeadModel(config).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    size = config.vocab_size
     x, y = (torch.randint(0, size, (batch, context)) for _ in range(2))
     times = []
-    for _ in range(8):
+    for _ in range(7):
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            loss = torch.nn.functional.cross_entropy(model(x).logits.view(-1, size).float(), y.view(-1))
+            loss = torch.nn.functional.cross_entropy(network(x).logits.view(-1, size).float(), y.view(-1))
         optimizer.zero_grad(); loss.backward(); optimizer.step()
         times.append(1000 * (time.perf_counter() - start))
-    report(f"PyTorch train B={batch} T={context} {precision}", "ms/step", times[2:], higher=False)
+    report(f"PyTorch train {model} B={batch} T={context} {precision}", "ms/step", times[2:], higher=False)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 //! `staticgrad bench`: speed against the limits that the machine shows in the same run.
 
+mod train;
+
 use super::ThreadArgs;
 use super::ladder;
 use super::model::{Model, ModelArgs};
@@ -23,7 +25,7 @@ pub struct BenchArgs {
     /// What to measure.
     #[arg(long, value_enum)]
     what: What,
-    /// The model, for prefill and decode.
+    /// The model; for train, a spec from scratch (by default gpt2) or a checkpoint.
     #[arg(long, value_name = "PATH", required_if_eq_any([("what", "prefill"), ("what", "decode"), ("what", "ladder")]))]
     model: Option<std::path::PathBuf>,
     /// Weights for a plan that holds none.
@@ -38,6 +40,8 @@ pub struct BenchArgs {
     /// Rows of the prompt for prefill; position of the first token for decode; tokens of the ladder.
     #[arg(long, value_name = "N")]
     rows: Option<usize>,
+    #[command(flatten)]
+    train: train::TrainBenchArgs,
     /// Repetitions.
     #[arg(long, value_name = "N", default_value_t = 5)]
     repeat: usize,
@@ -54,6 +58,7 @@ enum What {
     Prefill,
     Decode,
     Ladder,
+    Train,
 }
 
 /// One measured line.
@@ -100,6 +105,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             roofline(args, threads);
             Ok(())
         }
+        (What::Train, model) => train::run(args, model.as_deref(), threads),
         (_, None) => Err(Error::Usage("--model PATH is missing".into())),
         (What::Ladder, Some(path)) => {
             let rows = args.rows.unwrap_or(LADDER_TOKENS);

@@ -10,6 +10,7 @@ use crate::passes::{Mode, autodiff, loss, optimizer};
 use crate::plan::Plan;
 use crate::tensor::DType;
 use std::ops::Range;
+use std::time::Instant;
 
 /// What the optimiser needs to know beside the gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub struct Trainer<'p> {
     micro_steps: usize,
     loss_sum: f64,
     target_count: usize,
+    /// Of the sections, since [`Trainer::begin`].
+    seconds: [f64; 3],
 }
 
 impl<'p> Trainer<'p> {
@@ -105,6 +108,7 @@ impl<'p> Trainer<'p> {
             micro_steps: 0,
             loss_sum: 0.0,
             target_count: 0,
+            seconds: [0.0; 3],
         })
     }
 
@@ -188,6 +192,7 @@ impl<'p> Trainer<'p> {
     /// Starts step `step` (1 for the first): forgets the losses of the last one.
     pub fn begin(&mut self, step: usize) {
         (self.micro_steps, self.loss_sum, self.target_count) = (0, 0.0, 0);
+        self.seconds = [0.0; 3];
         if let Some(counters) = self.counters {
             self.executor.tensor_mut::<i32>(counters)[hyper::STEP] = step as i32;
         }
@@ -207,14 +212,14 @@ impl<'p> Trainer<'p> {
             let first = self.micro_steps * self.executor.plan().capacity.slots;
             self.executor.tensor_mut::<i32>(counters)[hyper::FIRST_SAMPLE] = first as i32;
         }
-        self.executor.execute(self.forward.clone());
+        self.execute(0);
         let losses = &self.executor.tensor::<f32>(self.losses)[..tokens.len()];
         self.loss_sum = sum_rows(losses, self.micro_steps * tokens.len(), self.loss_sum);
         self.target_count += count_targets(targets);
         self.micro_steps += 1;
         // Updates inside backward would spoil every parameter with a loss that is not finite.
         if self.loss_sum.is_finite() || !self.updates_inside {
-            self.executor.execute(self.backward.clone());
+            self.execute(1);
         }
         Ok(())
     }
@@ -243,7 +248,19 @@ impl<'p> Trainer<'p> {
     /// Clips and applies the gradients of the step's micro-batches.
     pub fn update(&mut self, update: &Update) {
         self.prepare_update(update);
-        self.executor.execute(self.update.clone());
+        self.execute(2);
+    }
+
+    /// Seconds that forward, backward and update took since [`Trainer::begin`]. With the optimiser inside backward the update takes none.
+    pub fn seconds(&self) -> [f64; 3] {
+        self.seconds
+    }
+
+    /// Runs section `section` and adds up its time.
+    fn execute(&mut self, section: usize) {
+        let start = Instant::now();
+        self.executor.execute(self.sections()[section].clone());
+        self.seconds[section] += start.elapsed().as_secs_f64();
     }
 
     /// Mean loss of the step's rows with a target so far, in nats; 0 when there are none.

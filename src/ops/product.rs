@@ -190,12 +190,13 @@ impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Epilogue for Fin
     /// Tiles share these columns, but each writes its own rows only.
     fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
         let accumulate = match self.start {
-            _ if self.bias.is_some() || columns.len() != PANEL => return None,
+            _ if columns.len() != PANEL => return None,
             Start::Zero => false,
             Start::Output => true,
             Start::Rows(_) => return None,
         };
+        let bias = self.bias.map(|bias| &bias[columns.clone()]);
         let out = (self.place)(0..self.rows, columns);
-        (out.width() == PANEL && out.is_contiguous()).then_some(Direct { out, accumulate })
+        (out.width() == PANEL && out.is_contiguous()).then_some(Direct { out, accumulate, bias })
     }
 }

@@ -2,7 +2,7 @@
 
 mod options;
 mod progress;
-mod source;
+pub(super) mod source;
 
 use super::output::{bytes, line};
 use super::size;

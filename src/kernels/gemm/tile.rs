@@ -77,11 +77,13 @@ impl Gemm<'_> {
     fn pass(&self, pass: &Pass, kernels: [Kernel; 2], blocks: Range<usize>, shared: &[u32], out: &mut dyn Epilogue) {
         let line = self.shape.line_bytes() / 4;
         let tile_rows = self.rows_of(blocks.clone());
-        let direct = out.direct(pass.columns.clone()).map(|Direct { mut out, accumulate }| {
+        let mut bias: Option<[f32; PANEL]> = None;
+        let direct = out.direct(pass.columns.clone()).map(|Direct { mut out, accumulate, bias: values }| {
             assert!(
                 out.is_contiguous() && out.width() == PANEL && tile_rows.end <= out.rows(),
                 "memory of a direct output"
             );
+            bias = values.map(|values| values.try_into().expect("a bias as wide as the panel"));
             Sums { at: out.row_ptr(0), stride: out.stride(), fresh: !accumulate }
         });
         for block in blocks.clone() {
@@ -107,7 +109,12 @@ impl Gemm<'_> {
                     }
                 }
                 // `out` is not touched while its memory is written here.
-                run(Sums { at: sums.at.wrapping_add(rows.start * sums.stride), ..sums });
+                let sums = Sums { at: sums.at.wrapping_add(rows.start * sums.stride), ..sums };
+                run(sums);
+                if let Some(bias) = &bias {
+                    // SAFETY: the rows that the kernel has just written.
+                    unsafe { add_bias(sums, rows.len(), bias) };
+                }
                 continue;
             }
             if follows {
@@ -141,5 +148,17 @@ impl Gemm<'_> {
             }
         };
         if fetches * 128 >= bytes { nothing } else { Ahead { at: at.wrapping_add(fetches * step), step } }
+    }
+}
+
+/// Adds one value per column to `rows` rows of finished sums.
+///
+/// # Safety
+/// `sums` addresses `rows` rows of [`PANEL`] values that nobody else uses.
+unsafe fn add_bias(sums: Sums, rows: usize, bias: &[f32; PANEL]) {
+    for row in 0..rows {
+        // SAFETY: the caller's.
+        let values = unsafe { &mut *sums.at.wrapping_add(row * sums.stride).cast::<[f32; PANEL]>() };
+        values.iter_mut().zip(bias).for_each(|(value, b)| *value += b);
     }
 }

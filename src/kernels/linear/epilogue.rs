@@ -21,7 +21,7 @@ pub trait Epilogue {
     }
 
     /// Memory into which the product may write whole panels of these columns itself, row by row, instead of calling [`Epilogue::start`] and
-    /// [`Epilogue::row`]. `None` unless the epilogue does nothing but store or accumulate.
+    /// [`Epilogue::row`]. `None` unless the epilogue does nothing but store or accumulate, and perhaps add a bias.
     fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
         let _ = columns;
         None
@@ -51,6 +51,8 @@ pub struct Direct<'a> {
     pub out: ViewMut<'a, f32>,
     /// Whether the product is added to what is there.
     pub accumulate: bool,
+    /// One value per column, added to finished sums.
+    pub bias: Option<&'a [f32]>,
 }
 
 /// Takes the same piece of an output row of two products, such as gate and up.
@@ -127,7 +129,7 @@ impl Epilogue for Output<'_, '_> {
         let [out] = self.parts else { return None };
         let plain = self.bias.is_none() && self.activation.is_none() && matches!(self.residual, Residual::None);
         let direct = plain && out.is_contiguous() && columns.len() == PANEL;
-        direct.then(|| Direct { out: out.columns(columns.start, PANEL), accumulate: false })
+        direct.then(|| Direct { out: out.columns(columns.start, PANEL), accumulate: false, bias: None })
     }
 
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {

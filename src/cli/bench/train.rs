@@ -1,0 +1,308 @@
+//! `bench --what train`: a training step against the limits of the machine, split into its sections and into kinds of ops.
+
+use super::super::output::line;
+use super::super::profile;
+use super::super::train::source::ModelSource;
+use super::{BenchArgs, tokens};
+use crate::error::{Error, Result};
+use crate::exec::{Trainer, Update};
+use crate::graph::{Node, TensorId};
+use crate::kernels::isa::Isa;
+use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
+use crate::ops::{self, Capacity};
+use crate::passes::{self, Mode, Training};
+use crate::plan::{self, Plan};
+use crate::tensor::RowExtent;
+use crate::train::{Precision, init};
+use clap::Args;
+use serde_json::json;
+use std::path::Path;
+use std::time::Instant;
+
+/// Options of `bench --what train`.
+#[derive(Args)]
+pub struct TrainBenchArgs {
+    /// A named size of the spec that is trained.
+    #[arg(long, value_name = "NAME")]
+    size: Option<String>,
+    /// Set a dimension or constant of the spec that is trained (repeatable), such as C=64.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Factors of matrix products while training: f32 or bf16.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    precision: String,
+    /// Sequences of a training step.
+    #[arg(long, value_name = "B", default_value_t = 4)]
+    batch: usize,
+    /// Tokens of a training sequence.
+    #[arg(long, value_name = "T", default_value_t = 64)]
+    context: usize,
+    /// Measure training on one thread too: how much of the arithmetic's own scaling the other threads give.
+    #[arg(long)]
+    scaling: bool,
+    /// Print time, arithmetic and traffic of training per kind of op; with a file name, write a trace that Perfetto opens too.
+    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, default_missing_value = "")]
+    profile: Option<String>,
+}
+
+/// What the machine can do, measured beside the steps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    /// Multiply-adds of products at their precision, operations a second.
+    products: f64,
+    /// Multiply-adds in f32.
+    f32: f64,
+    /// Bytes a second of the stream that reads four arrays and writes three.
+    update: f64,
+}
+
+impl Limits {
+    fn measure(streams: &mut Streams, precision: Precision, threads: usize) -> Self {
+        let isa = Isa::current();
+        let f32 = arithmetic_peak(isa, Arithmetic::F32, threads);
+        let products = match precision {
+            Precision::F32 => f32,
+            Precision::Bf16 => arithmetic_peak(isa, Arithmetic::Bf16, threads),
+        };
+        Limits { products, f32, update: streams.update_bandwidth(isa, threads) }
+    }
+
+    fn or_more(self, other: Limits) -> Self {
+        let Limits { products, f32, update } = other;
+        Limits { products: self.products.max(products), f32: self.f32.max(f32), update: self.update.max(update) }
+    }
+}
+
+/// Time and work of one kind of op in one step.
+struct Kind {
+    op: String,
+    seconds: f64,
+    flops: f64,
+    bytes: f64,
+    /// Seconds at the limit of the machine.
+    least: f64,
+}
+
+/// Steps on so many threads.
+struct Measured {
+    /// Seconds of each step, shortest first.
+    steps: Vec<f64>,
+    /// Mean seconds of forward, backward, optimiser.
+    sections: [f64; 3],
+    kinds: Vec<Kind>,
+    limits: Limits,
+}
+
+impl Measured {
+    fn best(&self) -> f64 {
+        self.steps[0]
+    }
+
+    fn flops(&self) -> f64 {
+        self.kinds.iter().map(|k| k.flops).sum()
+    }
+
+    /// Seconds and operations of the kinds that `is` names.
+    fn sum(&self, is: impl Fn(&str) -> bool) -> (f64, f64) {
+        let kinds = self.kinds.iter().filter(|k| is(&k.op));
+        kinds.fold((0.0, 0.0), |(seconds, flops), k| (seconds + k.seconds, flops + k.flops))
+    }
+}
+
+/// Whether most of a node's time should go into matrix products. Head and loss are one node, so softmax is in it.
+fn is_product(op: &str) -> bool {
+    matches!(op, "linear" | "linear.d_input" | "linear.d_weight" | "cross_entropy_head")
+}
+
+/// Runs the measurement and prints it.
+///
+/// # Errors
+/// What the spec, the checkpoint or the planner refuses; too little memory.
+pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()> {
+    let TrainBenchArgs { size, set, batch, context, scaling, .. } = &args.train;
+    let precision: Precision = args.train.precision.parse()?;
+    let name = model.map_or("gpt2".into(), |path| path.to_string_lossy());
+    let source = ModelSource::open(&name, size.as_deref(), set)?;
+    let longest = source.dim("T")?;
+    if *batch == 0 || *context == 0 || *context > longest {
+        return Err(Error::Usage(format!(
+            "--batch {batch} --context {context}: at least 1, and a context of {longest} at most"
+        )));
+    }
+    let training =
+        Training { optimizer: Some(Default::default()), bf16: precision == Precision::Bf16, ..Training::default() };
+    let rows = batch * context;
+    let capacity = Capacity { slots: *batch, context: *context, step_rows: rows, wanted_rows: rows };
+    let plan = plan::compile(passes::train(&source.graph, &training)?, Mode::Train, capacity)?;
+    let mut streams = Streams::allocate();
+    let counts = if *scaling && threads > 1 { vec![threads, 1] } else { vec![threads] };
+    let mut results = Vec::new();
+    for threads in counts {
+        results.push(measure(args, &plan, &source, &mut streams, precision, threads)?);
+    }
+    let name = Path::new(&*name).file_name().map_or(name.clone(), |n| n.to_string_lossy());
+    print(args, &plan, &name, threads, &results);
+    if args.train.profile.is_some() {
+        eprint!("{}", table(&results[0].kinds));
+    }
+    Ok(())
+}
+
+fn measure(
+    args: &BenchArgs,
+    plan: &Plan,
+    source: &ModelSource,
+    streams: &mut Streams,
+    precision: Precision,
+    threads: usize,
+) -> Result<Measured> {
+    let mut trainer = Trainer::new(plan, threads)?;
+    match &source.checkpoint {
+        Some(checkpoint) => init::load(&mut trainer, checkpoint)?,
+        None => init::initialise(&mut trainer, 1),
+    }
+    let text = tokens(trainer.rows() + 1, source.dim("V")?);
+    let (inputs, targets) = (&text[..trainer.rows()], &text[1..]);
+    let mut limits = Limits::default();
+    let (mut steps, mut sections) = (Vec::new(), [0.0; 3]);
+    let step = |trainer: &mut Trainer, number: usize| {
+        let start = Instant::now();
+        trainer.begin(number);
+        trainer.micro_step(inputs, targets, 1.0 / inputs.len() as f32)?;
+        trainer.update(&Update { step: number, learning_rate: 1e-4, max_norm: Some(1.0) });
+        Ok::<f64, Error>(start.elapsed().as_secs_f64())
+    };
+    step(&mut trainer, 1)?;
+    let trace = args.train.profile.as_ref().is_some_and(|file| !file.is_empty());
+    trainer.executor_mut().set_profile(true, trace);
+    for number in 0..args.repeat {
+        limits = limits.or_more(Limits::measure(streams, precision, threads));
+        steps.push(step(&mut trainer, number + 2)?);
+        sections.iter_mut().zip(trainer.seconds()).for_each(|(sum, s)| *sum += s / args.repeat as f64);
+    }
+    if let Some(file) = args.train.profile.as_ref().filter(|_| trace) {
+        profile::write_trace(trainer.executor(), file.as_ref())?;
+    }
+    steps.sort_by(f64::total_cmp);
+    let mut kinds = Vec::new();
+    for time in trainer.executor().profile() {
+        add(&mut kinds, plan, time.node, time.nanoseconds as f64 * 1e-9 / args.repeat as f64, &limits);
+    }
+    kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(Measured { steps, sections, kinds, limits })
+}
+
+/// Adds a node's time and work to its kind.
+fn add(kinds: &mut Vec<Kind>, plan: &Plan, node: usize, seconds: f64, limits: &Limits) {
+    let node = &plan.graph.nodes[node];
+    let (flops, bytes) = work(plan, node);
+    let peak = if is_product(&node.op) { limits.products } else { limits.f32 };
+    let least = f64::max(flops / peak, bytes / limits.update);
+    match kinds.iter_mut().find(|k| k.op == node.op) {
+        Some(k) => {
+            (k.seconds, k.flops) = (k.seconds + seconds, k.flops + flops);
+            (k.bytes, k.least) = (k.bytes + bytes, k.least + least);
+        }
+        None => kinds.push(Kind { op: node.op.clone(), seconds, flops, bytes, least }),
+    }
+}
+
+/// Arithmetic and bytes of a node in a step; the bytes of products include weights and their gradients.
+fn work(plan: &Plan, node: &Node) -> (f64, f64) {
+    let op = ops::find(&node.op).expect("the plan was verified");
+    let Capacity { step_rows, context, .. } = plan.capacity;
+    let cost = op.cost(&ops::build::signature(&plan.graph, node), step_rows, context);
+    let matrix = |t: &&TensorId| plan.graph.ty(**t).extent == RowExtent::Fixed && plan.graph.ty(**t).shape.rank() == 2;
+    let matrices = node.operands.iter().chain(&node.outputs).filter(matrix);
+    let bytes: usize = matrices.map(|&t| 4 * plan.graph.ty(t).shape.elements()).sum();
+    (cost.flops, cost.bytes + if is_product(&node.op) { bytes as f64 } else { 0.0 })
+}
+
+/// Bytes of the four arrays that an optimiser step must read and the three that it must write.
+fn update_bytes(plan: &Plan) -> f64 {
+    let nodes = plan.graph.nodes.iter().filter(|n| n.op == "adamw");
+    nodes.map(|n| 28.0 * plan.graph.ty(n.operands[0]).shape.elements() as f64).sum()
+}
+
+fn print(args: &BenchArgs, plan: &Plan, model: &str, threads: usize, results: &[Measured]) {
+    let round = |x: f64| (x * 1000.0).round() / 1000.0;
+    let m = &results[0];
+    let (best, median) = (m.best(), m.steps[m.steps.len() / 2]);
+    let [forward, backward, optimiser] = m.sections;
+    let (product_seconds, product_flops) = m.sum(is_product);
+    let products = product_flops / product_seconds;
+    let percent_of_products = 100.0 * products / m.limits.products;
+    let percent_of_stream = 100.0 * update_bytes(plan) / optimiser / m.limits.update;
+    let percent_of_limit = 100.0 * m.flops() / best / m.limits.products;
+    // How many times faster the threads are than one, and how many times their arithmetic is.
+    let scaling = results.get(1).map(|one| (one.best() / best, m.limits.products / one.limits.products));
+    let (rows, dtype) = (plan.capacity.step_rows as f64, args.train.precision.as_str());
+    if args.json {
+        let mut object = json!({
+            "what": "train", "model": model, "dtype": dtype, "threads": threads, "rows": plan.capacity.step_rows,
+            "batch": plan.capacity.slots, "context": plan.capacity.context,
+            "best": round(1e3 * best), "median": round(1e3 * median), "unit": "ms/step", "percent_of_limit": round(percent_of_limit),
+            "tokens_per_second": round(rows / best), "gflops": round(m.flops() / best / 1e9),
+            "forward_ms": round(1e3 * forward), "backward_ms": round(1e3 * backward), "optimiser_ms": round(1e3 * optimiser),
+            "products_ms": round(1e3 * product_seconds), "products_gflops": round(products / 1e9),
+            "products_percent_of_peak": round(percent_of_products), "optimiser_percent_of_stream": round(percent_of_stream),
+            "peak_gflops": round(m.limits.products / 1e9), "stream_gb_per_second": round(m.limits.update / 1e9),
+        });
+        if let Some((step, peak)) = scaling {
+            object["scaling"] = json!(round(step));
+            object["peak_scaling"] = json!(round(peak));
+            object["scaling_of_peak_scaling"] = json!(round(step / peak));
+        }
+        return line(&object.to_string());
+    }
+    line(&format!(
+        "{:<22} {model:<24} {dtype:<6} best {:>10.2} ms/step   median {:>10.2}  {percent_of_limit:>5.1} % of the limit",
+        format!("train {}x{}", plan.capacity.slots, plan.capacity.context),
+        1e3 * best,
+        1e3 * median,
+    ));
+    line(&format!(
+        "  {:.1} tokens/s, {:.1} GFLOP/s; forward {:.1} ms, backward {:.1} ms, optimiser {:.1} ms",
+        rows / best,
+        m.flops() / best / 1e9,
+        1e3 * forward,
+        1e3 * backward,
+        1e3 * optimiser
+    ));
+    line(&format!(
+        "  products {:.1} ms at {:.1} GFLOP/s, {percent_of_products:.1} % of the peak of {:.1}; optimiser at {percent_of_stream:.1} % of the stream of {:.1} GB/s",
+        1e3 * product_seconds,
+        products / 1e9,
+        m.limits.products / 1e9,
+        m.limits.update / 1e9
+    ));
+    if let Some((step, peak)) = scaling {
+        line(&format!(
+            "  {threads} threads take a step {step:.3} times as fast as one, and their arithmetic is {peak:.3} times as fast: {:.3}",
+            step / peak
+        ));
+    }
+}
+
+/// The profile for standard error, per step. `% of limit` is the time at the measured peak of the arithmetic, or at the bandwidth of the update
+/// stream when that is more, over the time it took; what stays in the caches can exceed 100.
+fn table(kinds: &[Kind]) -> String {
+    let total: f64 = kinds.iter().map(|k| k.seconds).sum();
+    let mut text = format!(
+        "{:<26} {:>10} {:>7} {:>10} {:>10} {:>9} {:>11}\n",
+        "op", "ms", "%", "MB", "GFLOP/s", "GB/s", "% of limit"
+    );
+    for k in kinds.iter().filter(|k| k.seconds > 0.0) {
+        text += &format!(
+            "{:<26} {:>10.3} {:>7.1} {:>10.2} {:>10.1} {:>9.2} {:>11.1}\n",
+            k.op,
+            1e3 * k.seconds,
+            100.0 * k.seconds / total,
+            k.bytes / 1e6,
+            k.flops / k.seconds / 1e9,
+            k.bytes / k.seconds / 1e9,
+            100.0 * k.least / k.seconds
+        );
+    }
+    text
+}
