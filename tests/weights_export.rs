@@ -6,7 +6,7 @@ use staticgrad::kernels::quant;
 use staticgrad::tensor::DType;
 use staticgrad::text::{EncodeOptions, Tokenizer};
 use staticgrad::weights::{
-    Checkpoint, Export, ExportFormat, GgufTokenizer, ModelConfig, Parameter, TokenizerSource, parameters,
+    Checkpoint, Export, ExportFormat, GgufTokenizer, ModelConfig, Parameter, ParameterRows, TokenizerSource, parameters,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ fn open(path: impl AsRef<Path>) -> Checkpoint {
 
 fn export(from: &Checkpoint, format: ExportFormat, dtype: DType, to: &Path) -> Result<()> {
     let export = Export { config: from.config(), tokenizer: from.tokenizer(), format, dtype };
-    export.write(to, &mut |p, out| from.read_parameter(p, out))
+    export.write(to, &mut |part, out| from.read_rows(part, out))
 }
 
 fn values(checkpoint: &Checkpoint, p: &Parameter) -> Vec<f32> {
@@ -124,8 +124,8 @@ fn a_reader_that_fails_leaves_no_file() {
         format: ExportFormat::Gguf,
         dtype: DType::F32,
     };
-    let stop = |p: &Parameter, _: &mut [f32]| {
-        if p.name == "ln_f.bias" { Err(staticgrad::error::Error::Weights("stop".into())) } else { Ok(()) }
+    let stop = |part: &ParameterRows, _: &mut [f32]| {
+        if part.parameter.name == "ln_f.bias" { Err(staticgrad::error::Error::Weights("stop".into())) } else { Ok(()) }
     };
     assert!(export.write(&directory.path().join("x.gguf"), &mut { stop }).is_err());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

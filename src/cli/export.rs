@@ -47,7 +47,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let model = Model::open(&args.model)?;
     let (_, checkpoint) = model.checkpoint("export")?;
     let export = Export { config: checkpoint.config(), tokenizer: checkpoint.tokenizer(), format, dtype };
-    export.write(&args.out, &mut |p, values| checkpoint.read_parameter(p, values))?;
+    export.write(&args.out, &mut |part, values| {
+        checkpoint.read_rows(part, values)?;
+        checkpoint.release(&part.parameter.name);
+        Ok(())
+    })?;
     line(&format!("wrote {} ({} of {})", args.out.display(), format.name(), dtype.name()));
     Ok(())
 }

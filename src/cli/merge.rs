@@ -34,9 +34,10 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     adapter.check(&parameters(checkpoint.config())?)?;
     let (config, tokenizer) = (checkpoint.config(), checkpoint.tokenizer());
     let export = Export { config, tokenizer, format: ExportFormat::HuggingFace, dtype };
-    export.write(&args.out, &mut |p, values| {
-        checkpoint.read_parameter(p, values)?;
-        adapter.add_to(p, values);
+    export.write(&args.out, &mut |part, values| {
+        checkpoint.read_rows(part, values)?;
+        checkpoint.release(&part.parameter.name);
+        adapter.add_to(part, values);
         Ok(())
     })?;
     line(&format!("merged {} linears into {}", adapter.linears(), args.out.display()));

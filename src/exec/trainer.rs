@@ -159,14 +159,10 @@ impl<'p> Trainer<'p> {
         Some([self.executor.tensor(m), self.executor.tensor(v)])
     }
 
-    /// Overwrites both moments of a trainable parameter; `false` when it has none or the lengths differ.
-    pub fn set_moments(&mut self, name: &str, values: [&[f32]; 2]) -> bool {
-        let Some(moments) = self.moment_tensors(name) else { return false };
-        let fits = moments.iter().zip(values).all(|(&t, v)| self.executor.tensor::<f32>(t).len() == v.len());
-        if fits {
-            moments.iter().zip(values).for_each(|(&t, v)| self.executor.tensor_mut(t).copy_from_slice(v));
-        }
-        fits
+    /// One moment of a trainable parameter, to fill: [`optimizer::FIRST_MOMENT`] or [`optimizer::SECOND_MOMENT`].
+    pub fn moment_mut(&mut self, name: &str, moment: &str) -> Option<&mut [f32]> {
+        let state = self.named(&format!("{name}{moment}"), |kind| *kind == TensorKind::State);
+        state.map(|t| self.executor.tensor_mut(t))
     }
 
     /// Gradient of a parameter after the micro-steps of a step, before the update. Needs a plan that keeps gradients

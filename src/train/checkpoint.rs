@@ -176,11 +176,10 @@ impl Saved {
         for name in trainer.parameters().collect::<Vec<_>>() {
             let value = trainer.parameter_mut(name).expect("the trainer holds every parameter");
             read(name, value)?;
-            let Some(length) = trainer.moments(name).map(|[m, _]| m.len()) else { continue };
-            let (mut m, mut v) = (vec![0.0; length], vec![0.0; length]);
-            read(&format!("{name}{FIRST_MOMENT}"), &mut m)?;
-            read(&format!("{name}{SECOND_MOMENT}"), &mut v)?;
-            assert!(trainer.set_moments(name, [&m, &v]), "the lengths were taken from the trainer");
+            for suffix in [FIRST_MOMENT, SECOND_MOMENT] {
+                let Some(moment) = trainer.moment_mut(name, suffix) else { continue };
+                read(&format!("{name}{suffix}"), moment)?;
+            }
         }
         if format!("{:016x}", hash.digest()) != self.state.checksum {
             return Err(Error::file(path, "is damaged: the checksum of its values differs"));

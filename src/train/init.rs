@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::exec::Trainer;
 use crate::graph::{Init, Layout};
 use crate::kernels::philox::{Philox, Purpose};
-use crate::weights::{Checkpoint, Orientation};
+use crate::weights::{Checkpoint, Orientation, Parameter};
 use rayon::prelude::*;
 
 /// Values that one task draws.
@@ -49,16 +49,15 @@ pub fn load(trainer: &mut Trainer, checkpoint: &Checkpoint) -> Result<()> {
             Layout::InOut => Some(Orientation::InOut),
             Layout::Plain => None,
         };
-        checkpoint.require(&tensor.name, &tensor.ty.shape, orientation)?;
+        let parameter = Parameter { name: tensor.name.clone(), shape: tensor.ty.shape.clone(), orientation };
         let out = trainer.parameter_mut(&tensor.name).expect("the trainer holds every parameter");
-        match orientation {
-            Some(orientation) => checkpoint.read_f32_as(&tensor.name, orientation, out)?,
-            None => checkpoint.read_f32(&tensor.name, out)?,
+        for piece in parameter.pieces(orientation.unwrap_or(Orientation::OutIn), 1) {
+            checkpoint.read_rows(&piece, &mut out[piece.elements()])?;
+            checkpoint.release(&tensor.name);
         }
         if let Some(bad) = out.iter().find(|v| !v.is_finite()) {
             return Err(Error::Weights(format!("{} holds {bad}; the checkpoint is damaged", tensor.name)));
         }
-        checkpoint.release(&tensor.name);
     }
     checkpoint.refuse_extra(graph.params().map(|t| graph.tensor(t).name.as_str()))
 }

@@ -55,17 +55,11 @@ pub fn export(
 ) -> Result<()> {
     let graph = &trainer.executor().plan().graph;
     let export = Export { config, tokenizer, format: ExportFormat::HuggingFace, dtype };
-    export.write(directory, &mut |parameter, out| {
-        let values = trainer.parameter(&parameter.name).filter(|v| v.len() == out.len());
+    export.write(directory, &mut |part, out| {
+        let parameter = part.parameter;
+        let values = trainer.parameter(&parameter.name).filter(|v| v.len() == parameter.shape.elements());
         let values = values.ok_or_else(|| Error::Weights(format!("the trained model has no '{}'", parameter.name)))?;
-        match (parameter.orientation, parameter.shape.dims()) {
-            (Some(wanted), &[rows, columns]) if wanted != stored(graph, parameter) => {
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = values[i % columns * rows + i / columns];
-                }
-            }
-            _ => out.copy_from_slice(values),
-        }
+        part.copy_from(values, stored(graph, parameter), out);
         Ok(())
     })
 }

@@ -3,6 +3,7 @@
 
 use super::layout::Parameter;
 use super::nearest::nearest;
+use super::rows::ParameterRows;
 use super::tensors::Orientation;
 use crate::error::{Error, Result};
 use half::{bf16, f16};
@@ -112,19 +113,20 @@ impl Adapter {
         Ok(())
     }
 
-    /// Adds the product for `parameter`, if there is one, to its values: W + scale · B·A. [`Adapter::check`] comes first.
-    pub fn add_to(&self, parameter: &Parameter, values: &mut [f32]) {
-        let part = parameter.name.strip_suffix(".weight").and_then(|linear| self.parts.get(linear));
-        let Some([Some(a), Some(b)]) = part else { return };
-        let (inputs, outputs) = (a.dims[1], b.dims[0]);
-        for o in 0..outputs {
-            for i in 0..inputs {
+    /// Adds the product for a parameter, if there is one, to the values of some of its rows: W + scale · B·A. [`Adapter::check`] comes
+    /// first.
+    pub fn add_to(&self, part: &ParameterRows<'_>, values: &mut [f32]) {
+        let product = part.parameter.name.strip_suffix(".weight").and_then(|linear| self.parts.get(linear));
+        let Some([Some(a), Some(b)]) = product else { return };
+        let (_, columns) = part.parameter.extent_as(part.orientation);
+        let inputs = a.dims[1];
+        for (row, values) in part.rows.clone().zip(values.chunks_mut(columns)) {
+            for (column, value) in values.iter_mut().enumerate() {
+                let (o, i) = if part.orientation == Orientation::InOut { (column, row) } else { (row, column) };
                 let product: f64 = (0..self.rank)
                     .map(|r| f64::from(b.values[o * self.rank + r]) * f64::from(a.values[r * inputs + i]))
                     .sum();
-                let at =
-                    if parameter.orientation == Some(Orientation::InOut) { i * outputs + o } else { o * inputs + i };
-                values[at] = (f64::from(values[at]) + self.scale * product) as f32;
+                *value = (f64::from(*value) + self.scale * product) as f32;
             }
         }
     }
@@ -160,20 +162,27 @@ mod tests {
         Parameter { name: name.into(), shape: Shape::new(shape), orientation: Some(orientation) }
     }
 
+    fn rows(parameter: &Parameter, rows: std::ops::Range<usize>) -> ParameterRows<'_> {
+        ParameterRows { parameter, orientation: parameter.orientation.unwrap(), rows }
+    }
+
     #[test]
     fn products_are_added_in_either_orientation() {
         let p = linear("x.q.weight", [3, 2], Orientation::OutIn);
         adapter(1.0).check(std::slice::from_ref(&p)).unwrap();
         let mut values = [100.0; 6];
-        adapter(0.5).add_to(&p, &mut values);
+        adapter(0.5).add_to(&rows(&p, 0..3), &mut values);
         assert_eq!(values, [100.5, 105.0, 101.0, 110.0, 101.5, 115.0]);
         let p = linear("x.q.weight", [2, 3], Orientation::InOut);
         adapter(1.0).check(std::slice::from_ref(&p)).unwrap();
         let mut values = [0.0; 6];
-        adapter(1.0).add_to(&p, &mut values);
+        adapter(1.0).add_to(&rows(&p, 0..2), &mut values);
         assert_eq!(values, [1.0, 2.0, 3.0, 10.0, 20.0, 30.0]);
+        let mut second = [0.0; 3];
+        adapter(1.0).add_to(&rows(&p, 1..2), &mut second);
+        assert_eq!(second, values[3..]);
         let mut other = [7.0];
-        adapter(1.0).add_to(&linear("x.k.weight", [1, 1], Orientation::OutIn), &mut other);
+        adapter(1.0).add_to(&rows(&linear("x.k.weight", [1, 1], Orientation::OutIn), 0..1), &mut other);
         assert_eq!(other, [7.0]);
     }
 

@@ -3,6 +3,7 @@
 use super::layout::Parameter;
 use super::model_config::ModelConfig;
 use super::nearest::nearest;
+use super::rows::{self, ParameterRows};
 use super::tensors::{Entry, NamedTensor, Orientation, RowOrder, TensorInfo, split_pairs};
 use super::tokenizer_source::TokenizerSource;
 use super::{gguf, hf, llmc, raw};
@@ -202,16 +203,32 @@ impl Checkpoint {
     /// Dequantises the tensor called `name` to `out` in stored order.
     pub fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let tensor = self.get(name)?;
-        self.check_len(&tensor, out)?;
+        self.check_len(tensor.info, out)?;
         tensor.read_f32(out);
         Ok(())
     }
 
     /// Dequantises the tensor called `name` to `out` in orientation `wanted` (tensors without one in stored order).
     pub fn read_f32_as(&self, name: &str, wanted: Orientation, out: &mut [f32]) -> Result<()> {
-        let tensor = self.get(name)?;
-        self.check_len(&tensor, out)?;
-        tensor.read_f32_as(wanted, out);
+        let entry = self.entry(name)?;
+        self.check_len(&entry.info, out)?;
+        let rows = match *entry.info.shape_as(wanted).dims() {
+            [rows, _] => rows,
+            _ => 1,
+        };
+        rows::read(entry, self.stored(entry), wanted, 0..rows, out);
+        Ok(())
+    }
+
+    /// Dequantises rows of a parameter to `out`, after checking its shape.
+    ///
+    /// # Panics
+    /// When `out` has another number of values.
+    pub fn read_rows(&self, part: &ParameterRows<'_>, out: &mut [f32]) -> Result<()> {
+        let p = part.parameter;
+        self.require(&p.name, &p.shape, p.orientation)?;
+        let entry = self.entry(&p.name)?;
+        rows::read(entry, self.stored(entry), part.orientation, part.rows.clone(), out);
         Ok(())
     }
 
@@ -244,8 +261,8 @@ impl Checkpoint {
         })
     }
 
-    fn check_len(&self, tensor: &NamedTensor<'_>, out: &[f32]) -> Result<()> {
-        let (name, shape) = (&tensor.info.name, &tensor.info.shape);
+    fn check_len(&self, info: &TensorInfo, out: &[f32]) -> Result<()> {
+        let (name, shape) = (&info.name, &info.shape);
         if shape.elements() != out.len() {
             let path = self.path.display();
             return Err(Error::Weights(format!("{path}: '{name}' has shape {shape}, not {} values", out.len())));

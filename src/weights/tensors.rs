@@ -68,21 +68,6 @@ impl NamedTensor<'_> {
     pub fn read_f32(&self, out: &mut [f32]) {
         read_f32(self.info.dtype, &self.data, out);
     }
-
-    /// Dequantises to `out` in orientation `wanted`; tensors without an orientation in stored order.
-    ///
-    /// # Panics
-    /// When `out` has another number of values.
-    pub fn read_f32_as(&self, wanted: Orientation, out: &mut [f32]) {
-        match (self.info.orientation, self.info.shape.dims()) {
-            (Some(stored), &[rows, columns]) if stored != wanted => {
-                let mut values = vec![0.0; out.len()];
-                self.read_f32(&mut values);
-                transpose(&values, rows, columns, out);
-            }
-            _ => self.read_f32(out),
-        }
-    }
 }
 
 /// Values that one task dequantises: whole blocks of every type.
@@ -92,23 +77,6 @@ fn read_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(dtype.bytes_for(out.len()), Some(bytes.len()), "{} values of {dtype}", out.len());
     let task_bytes = TASK_VALUES / dtype.block_len() * dtype.block_bytes();
     out.par_chunks_mut(TASK_VALUES).zip(bytes.par_chunks(task_bytes)).for_each(|(o, b)| quant::dequantize(dtype, b, o));
-}
-
-/// `out[c][r] = values[r][c]`.
-pub(super) fn transpose(values: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
-    assert_eq!(values.len(), rows * columns);
-    assert_eq!(out.len(), values.len());
-    const TILE: usize = 16;
-    out.par_chunks_mut(TILE * rows).enumerate().for_each(|(tile, out)| {
-        for first in (0..rows).step_by(TILE) {
-            for (c, out) in out.chunks_mut(rows).enumerate() {
-                let c = tile * TILE + c;
-                for r in first..rows.min(first + TILE) {
-                    out[r] = values[r * columns + c];
-                }
-            }
-        }
-    });
 }
 
 /// In which order the rows of a stored matrix are.
@@ -122,6 +90,19 @@ pub(super) enum RowOrder {
         /// Rows of a head.
         head: usize,
     },
+}
+
+impl RowOrder {
+    /// The stored row that is row `row` of the Hugging Face tensor.
+    pub fn stored_row(self, row: usize) -> usize {
+        match self {
+            RowOrder::Plain => row,
+            RowOrder::AdjacentPairs { head } => {
+                let within = row % head;
+                row - within + 2 * (within % (head / 2)) + within / (head / 2)
+            }
+        }
+    }
 }
 
 /// Where the bytes of a tensor are.
@@ -139,28 +120,9 @@ pub(super) struct Entry {
 
 /// Undoes [`RowOrder::AdjacentPairs`] on rows of `row_bytes`.
 pub(super) fn split_pairs(stored: &[u8], row_bytes: usize, head: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(stored.len());
-    for head_bytes in stored.chunks_exact(head * row_bytes) {
-        for s in 0..2 {
-            for j in 0..head / 2 {
-                out.extend_from_slice(&head_bytes[(2 * j + s) * row_bytes..][..row_bytes]);
-            }
-        }
-    }
-    out
-}
-
-/// Applies [`RowOrder::AdjacentPairs`] to rows of `row` values: the inverse of [`split_pairs`].
-pub(super) fn join_pairs<T: Copy>(values: &[T], row: usize, head: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(values.len());
-    for head_values in values.chunks_exact(head * row) {
-        for j in 0..head / 2 {
-            for s in 0..2 {
-                out.extend_from_slice(&head_values[(s * (head / 2) + j) * row..][..row]);
-            }
-        }
-    }
-    out
+    let order = RowOrder::AdjacentPairs { head };
+    let rows = 0..stored.len() / row_bytes;
+    rows.flat_map(|row| &stored[order.stored_row(row) * row_bytes..][..row_bytes]).copied().collect()
 }
 
 #[cfg(test)]
@@ -168,26 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_split_and_join() {
+    fn pairs_split() {
         // Two heads of four rows of two bytes; adjacent pairs (0, 2) and (1, 3) of each head.
         let stored = [0, 0, 2, 2, 1, 1, 3, 3, 4, 4, 6, 6, 5, 5, 7, 7];
         let plain = split_pairs(&stored, 2, 4);
         assert_eq!(plain, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]);
-        assert_eq!(join_pairs(&plain, 2, 4), stored);
-    }
-
-    #[test]
-    fn transposes_any_size() {
-        for (rows, columns) in [(1, 1), (3, 40), (40, 3), (17, 33)] {
-            let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-            let mut out = vec![f32::NAN; values.len()];
-            transpose(&values, rows, columns, &mut out);
-            for r in 0..rows {
-                for c in 0..columns {
-                    assert_eq!(out[c * rows + r], values[r * columns + c]);
-                }
-            }
-        }
     }
 
     #[test]

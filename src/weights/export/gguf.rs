@@ -3,11 +3,11 @@
 use super::super::gguf::names;
 use super::super::layout::Parameter;
 use super::super::model_config::{Family, ModelConfig};
-use super::super::tensors::{Orientation, join_pairs, transpose};
+use super::super::tensors::Orientation;
 use super::super::tokenizer_json;
 use super::super::tokenizer_source::{GgufTokenizer, TokenizerSource};
 use super::gguf_writer::{GgufWriter, padding};
-use super::{Export, ReadParameter, encode, values_of};
+use super::{Export, PieceWriter, ReadRows};
 use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -19,7 +19,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 const UNUSED: i32 = 5;
 
 /// Writes the file.
-pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>) -> Result<()> {
+pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
     let config = export.config;
     let mut writer = GgufWriter::default();
     write_config(&mut writer, config, export.dtype)?;
@@ -34,10 +34,11 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'
     }
     write_atomically(path, |w| {
         w.put(&writer.header())?;
+        let mut pieces = PieceWriter::default();
         for p in &parameters {
-            let bytes = encode(dtype_of(export, p), &stored_values(config, p, read)?);
-            w.put(&bytes)?;
-            w.put(&vec![0; padding(bytes.len())])?;
+            let head = names::is_rotated(&p.name).then(|| config.dim("D")).transpose()?;
+            let written = pieces.write(w, p, (dtype_of(export, p), Orientation::OutIn, head), read)?;
+            w.put(&vec![0; padding(written)])?;
         }
         Ok(())
     })
@@ -55,21 +56,6 @@ fn dtype_of(export: &Export<'_>, p: &Parameter) -> DType {
 
 fn gguf_name(config: &ModelConfig, p: &Parameter) -> Result<String> {
     names::gguf(config.family, &p.name).ok_or_else(|| Error::Weights(format!("GGUF has no name for '{}'", p.name)))
-}
-
-/// Values in GGUF's orientation and row order.
-fn stored_values(config: &ModelConfig, p: &Parameter, read: &mut ReadParameter<'_>) -> Result<Vec<f32>> {
-    let values = values_of(p, read)?;
-    let &[rows, columns] = p.shape.dims() else { return Ok(values) };
-    if p.orientation == Some(Orientation::InOut) {
-        let mut turned = vec![0.0; values.len()];
-        transpose(&values, rows, columns, &mut turned);
-        return Ok(turned);
-    }
-    if names::is_rotated(&p.name) {
-        return Ok(join_pairs(&values, columns, config.dim("D")?));
-    }
-    Ok(values)
 }
 
 /// `general.file_type` of a file whose matrices are mostly `dtype`, from `llama.h`.

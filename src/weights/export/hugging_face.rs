@@ -1,9 +1,10 @@
 //! Hugging Face directories: `model.safetensors`, tokenizer files, `generation_config.json`, `config.json`.
 
 use super::super::model_config::{Family, ModelConfig};
+use super::super::tensors::Orientation;
 use super::super::tokenizer_json;
 use super::super::tokenizer_source::TokenizerSource;
-use super::{Export, ReadParameter, encode, values_of};
+use super::{Export, PieceWriter, ReadRows};
 use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -25,7 +26,7 @@ const TOKENIZER_FILES: [&str; 7] = [
 ];
 
 /// Writes the directory. `config.json`, without which nothing loads it, comes last.
-pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>) -> Result<()> {
+pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| Error::io(path, "create", e))?;
     write_weights(export, &path.join("model.safetensors"), read)?;
     write_tokenizer(export, path)?;
@@ -39,7 +40,7 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'
     write_json(&path.join("config.json"), &config_json(export.config, export.dtype, &eos)?)
 }
 
-fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>) -> Result<()> {
+fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
     let parameters = export.parameters()?;
     let dtype = match export.dtype {
         DType::F16 => Dtype::F16,
@@ -68,8 +69,10 @@ fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>)
     write_atomically(path, |w| {
         w.put(&(header.len() as u64).to_le_bytes())?;
         w.put(&header)?;
+        let mut pieces = PieceWriter::default();
         for p in &parameters {
-            w.put(&encode(export.dtype, &values_of(p, read)?))?;
+            let orientation = p.orientation.unwrap_or(Orientation::OutIn);
+            pieces.write(w, p, (export.dtype, orientation, None), read)?;
         }
         Ok(())
     })

@@ -2,8 +2,8 @@
 
 use super::super::llmc::{HEADER_BYTES, MAGIC, file_order};
 use super::super::model_config::Family;
-use super::super::tensors::{Orientation, transpose};
-use super::{Export, ReadParameter, encode, values_of};
+use super::super::tensors::Orientation;
+use super::{Export, PieceWriter, ReadRows};
 use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -16,7 +16,7 @@ const PADDING: usize = 128;
 const EPS: f64 = 1e-5;
 
 /// Writes the file.
-pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'_>) -> Result<()> {
+pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
     let config = export.config;
     let refuse = |why: &str| Err(Error::file(path, format!("llm.c cannot hold this model: {why}")));
     if config.family != Family::Gpt2 {
@@ -41,17 +41,12 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadParameter<'
     }
     write_atomically(path, |w| {
         w.put(&header)?;
+        let mut pieces = PieceWriter::default();
         for p in file_order(export.parameters()?) {
-            let mut values = values_of(&p, read)?;
-            if let (Some(Orientation::InOut), &[rows, columns]) = (p.orientation, p.shape.dims()) {
-                let mut turned = vec![0.0; values.len()];
-                transpose(&values, rows, columns, &mut turned);
-                values = turned;
-            }
+            let written = pieces.write(w, &p, (export.dtype, Orientation::OutIn, None), read)?;
             if p.name == "wte.weight" {
-                values.resize(padded * c, 0.0);
+                w.put(&vec![0; written / v * (padded - v)])?;
             }
-            w.put(&encode(export.dtype, &values))?;
         }
         Ok(())
     })

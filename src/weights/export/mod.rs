@@ -1,7 +1,7 @@
 //! Checkpoints out: Hugging Face directories, GGUF v3, llm.c models.
 //!
 //! Every file is an [`AtomicFile`](crate::disk::AtomicFile), so that a failure at any moment leaves the previous file or none.
-//! Parameters are asked for one at a time.
+//! Parameters are asked for in order, a piece at a time.
 
 mod gguf;
 mod gguf_writer;
@@ -10,7 +10,10 @@ mod llmc;
 
 use super::layout::{Parameter, parameters};
 use super::model_config::ModelConfig;
+use super::rows::ParameterRows;
+use super::tensors::{Orientation, RowOrder};
 use super::tokenizer_source::TokenizerSource;
+use crate::disk::AtomicFile;
 use crate::error::{Error, Result};
 use crate::kernels::quant;
 use crate::tensor::DType;
@@ -59,12 +62,12 @@ pub struct Export<'a> {
     pub dtype: DType,
 }
 
-/// Fills the slice with a parameter's values, in the shape and orientation that the [`Parameter`] has.
-pub type ReadParameter<'a> = dyn FnMut(&Parameter, &mut [f32]) -> Result<()> + 'a;
+/// Fills the slice with the values of rows of a parameter, in the orientation that they are wanted in.
+pub type ReadRows<'a> = dyn FnMut(&ParameterRows<'_>, &mut [f32]) -> Result<()> + 'a;
 
 impl Export<'_> {
-    /// Writes to `path` (a directory for Hugging Face), asking `read` for each parameter once.
-    pub fn write(&self, path: &Path, read: &mut ReadParameter<'_>) -> Result<()> {
+    /// Writes to `path` (a directory for Hugging Face), asking `read` for each row of each parameter once.
+    pub fn write(&self, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
         if !self.format.dtypes().contains(&self.dtype) {
             let known: Vec<&str> = self.format.dtypes().iter().map(|d| d.name()).collect();
             let (format, dtype) = (self.format.name(), self.dtype);
@@ -86,18 +89,47 @@ impl Export<'_> {
     }
 }
 
-/// The values of `parameter`, in Hugging Face's orientation.
-fn values_of(parameter: &Parameter, read: &mut ReadParameter<'_>) -> Result<Vec<f32>> {
-    let elements = parameter.shape.checked_elements();
-    let n = elements.ok_or_else(|| Error::Weights(format!("'{}' is larger than memory can be", parameter.name)))?;
-    let mut values = vec![0.0; n];
-    read(parameter, &mut values)?;
-    Ok(values)
+/// Writes parameters piece by piece; its buffers are all that an export holds of the weights.
+#[derive(Default)]
+struct PieceWriter {
+    values: Vec<f32>,
+    ordered: Vec<f32>,
+    bytes: Vec<u8>,
 }
 
-/// `values` as bytes of `dtype`.
-fn encode(dtype: DType, values: &[f32]) -> Vec<u8> {
-    let mut bytes = vec![0; dtype.bytes_for(values.len()).expect("rows are whole blocks of the type chosen for them")];
-    quant::quantize(dtype, values, &mut bytes);
-    bytes
+impl PieceWriter {
+    /// Writes `parameter` as `dtype` in `orientation` and returns the bytes. `head` is the number of rows that
+    /// [`RowOrder::AdjacentPairs`] reorders together, for a parameter that is stored so.
+    fn write(
+        &mut self,
+        out: &mut AtomicFile,
+        parameter: &Parameter,
+        (dtype, orientation, head): (DType, Orientation, Option<usize>),
+        read: &mut ReadRows<'_>,
+    ) -> Result<usize> {
+        let mut written = 0;
+        for piece in parameter.pieces(orientation, head.unwrap_or(1)) {
+            let elements = piece.elements().len();
+            self.values.resize(elements, 0.0);
+            read(&piece, &mut self.values)?;
+            let values = match head {
+                None => &self.values,
+                Some(head) => {
+                    self.ordered.resize(elements, 0.0);
+                    let order = RowOrder::AdjacentPairs { head };
+                    let columns = elements / piece.rows.len();
+                    for (row, values) in self.values.chunks(columns).enumerate() {
+                        self.ordered[order.stored_row(row) * columns..][..columns].copy_from_slice(values);
+                    }
+                    &self.ordered
+                }
+            };
+            let bytes = dtype.bytes_for(elements).expect("rows are whole blocks of the type chosen for them");
+            self.bytes.resize(bytes, 0);
+            quant::quantize(dtype, values, &mut self.bytes);
+            out.put(&self.bytes)?;
+            written += bytes;
+        }
+        Ok(written)
+    }
 }
