@@ -29,6 +29,11 @@ pub fn line(text: &str) {
     }
 }
 
+/// Writes a line to standard error, where a reader that went away is no error either.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The error of the first line that standard output refused; the command then fails at its end.
 ///
 /// # Errors

@@ -1,13 +1,13 @@
 //! `staticgrad train`: from scratch or finetuning, with checkpoints that a run continues from bit-identically.
 
+mod memory;
 mod options;
 mod progress;
 pub(super) mod source;
 
-use super::output::{bytes, line};
+use super::output::{line, note};
 use super::size;
 use crate::error::{Error, Result};
-use crate::plan::Plan;
 use crate::tensor::DType;
 use crate::train::checkpoint::Saved;
 use crate::train::sample::Sampling;
@@ -78,7 +78,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             Sampling::new(&source.graph, rows, tokenizer, source.dim("V")?, args.sample_tokens, threads)?
         }
     };
-    report_bytes(&plan, threads, &data, sampling.as_ref())?;
+    memory::report(&plan, threads, &data, sampling.as_ref());
 
     let mut run = Run::new(&plan, threads, settings.clone(), data.train, data.validation)?;
     match (saved, &source.checkpoint) {
@@ -96,37 +96,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     };
     drop(source);
     if saver.config.is_none() {
-        eprintln!("no Hugging Face model computes what this spec says: the run keeps checkpoints only");
+        note("no Hugging Face model computes what this spec says: the run keeps checkpoints only");
     }
     Loop { args, settings: &settings, saver: &saver, sampling, run: &mut run }.train()
-}
-
-/// Prints the bytes of everything that grows with model, batch or data.
-fn report_bytes(plan: &Plan, threads: usize, data: &Data, sampling: Option<&Sampling>) -> Result<()> {
-    let graph = &plan.graph;
-    let size = |t| 4 * graph.ty(t).shape.elements() as u64;
-    let parameters: u64 = graph.params().map(size).sum();
-    let totals = &plan.totals;
-    let tokens = data.train.memory_bytes() + data.validation.as_ref().map_or(0, |v| v.memory_bytes());
-    let arena = totals.arena(threads);
-    let parts = [
-        ("parameters", parameters),
-        ("moments, other states and inputs", totals.persistent - parameters),
-        ("activations and gradients", totals.transient),
-        ("scratch of all threads", totals.scratch_per_worker * threads as u64),
-        ("arena", arena),
-        ("tokens", tokens),
-        ("batch", 8 * plan.capacity.step_rows as u64),
-        ("total", arena + tokens + 8 * plan.capacity.step_rows as u64),
-    ];
-    for (what, n) in parts {
-        line(&format!("  {what:<34} {n:>14} B  {}", bytes(n)));
-    }
-    if let Some(sampling) = sampling {
-        let n = sampling.bytes();
-        line(&format!("  {:<34} {n:>14} B  {}", "more while a sample is made", bytes(n)));
-    }
-    Ok(())
 }
 
 /// What is written to the run's directory, and how.
@@ -203,7 +175,7 @@ impl Loop<'_, '_> {
                 log.append(&Record { step: step.number, sample: Some(text.clone()), ..Default::default() })?;
                 progress.line(&format!("--- sample after {} steps ---\n{}\n---", step.number, text.trim()));
             }
-            if step.number % self.args.checkpoint_every == 0 {
+            if step.number % self.args.checkpoint_every == 0 && step.number < steps {
                 self.saver.save(self.run)?;
             }
         }

@@ -1,5 +1,6 @@
 //! What a terminal, or a file behind standard error, shows of a run.
 
+use super::super::output::note;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ impl Progress {
                 bar.set_message(message);
             }
             None => {
-                eprintln!("step {step}/{}  {message}", self.steps);
+                note(&format!("step {step}/{}  {message}", self.steps));
                 self.last_line = Some(Instant::now());
             }
         }
@@ -67,8 +68,8 @@ impl Progress {
     /// A line above the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
         }
     }
 
