@@ -1,16 +1,16 @@
-//! `staticgrad train`: updates inside backward and memory budgets change what a step takes, and no bit of its result.
+//! `staticgrad train`: updates inside backward and memory budgets change what a step takes, and no bit of its result; moments in bf16.
 
 #[path = "common/training_run.rs"]
 mod training_run;
 
-use staticgrad::plan::Plan;
+use staticgrad::plan::{BufferKind, Plan};
 use staticgrad::spec;
 use staticgrad::train::checkpoint::Saved;
-use staticgrad::train::{Planning, Run, Settings, init, planning};
+use staticgrad::train::{Planning, Precision, Run, Settings, init, planning};
 use training_run::*;
 
 /// Twelve steps of a run, resumed after six with `second` where that differs: losses, and bits of everything that is trained.
-fn twelve_steps(first: &Settings, second: &Settings) -> (Vec<f64>, Vec<u32>) {
+fn twelve_steps(first: &Settings, second: &Settings) -> (Vec<f64>, Vec<u8>) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("checkpoint.safetensors");
     let plan = compiled(first);
@@ -61,6 +61,39 @@ fn updates_inside_backward_and_budgets_change_no_bit() {
     let expected = twelve_steps(&clipped(plain.clone()), &clipped(plain.clone()));
     let clipped = clipped(with(false, Some(all - 1)));
     assert!(twelve_steps(&clipped, &clipped) == expected);
+}
+
+#[test]
+fn moments_in_bf16_take_half_the_memory_and_keep_the_promises_about_bits() {
+    let exact = settings(1);
+    let halved = Settings { moments: Precision::Bf16, ..settings(1) };
+    let bytes = |settings: &Settings| {
+        let plan = compiled(settings);
+        let states = plan.buffers.iter().filter(|b| b.kind == BufferKind::State);
+        states.map(|b| b.size).sum::<u64>()
+    };
+    assert_eq!(2 * bytes(&halved), bytes(&exact));
+    let (losses, whole) = twelve_steps(&halved, &halved);
+    let (others, _) = twelve_steps(&exact, &exact);
+    assert!(
+        losses != others && losses.iter().zip(&others).all(|(a, b)| (a / b - 1.0).abs() < 0.01),
+        "{losses:?} {others:?}"
+    );
+    // Threads, updates inside backward and micro-batches draw the same random numbers.
+    let plan = compiled(&halved);
+    let mut single = Run::new(&plan, 1, halved.clone(), tokens(), None).expect("a run");
+    init::initialise(single.trainer_mut(), halved.seed);
+    let again: Vec<f64> = (0..12).map(|_| single.step().expect("a step").loss).collect();
+    assert!(again == losses && bits(&single) == whole, "one thread, not resumed");
+    let unclipped = Settings { clip: 0.0, ..halved.clone() };
+    let planning = Planning { fuse_optimizer: true, ..Planning::default() };
+    let inside = Settings { planning, ..unclipped.clone() };
+    assert!(twelve_steps(&unclipped, &unclipped) == twelve_steps(&inside, &inside), "updates inside backward");
+    let large = Settings { batch: 8, ..halved.clone() };
+    let parts = Settings { batch: 4, accumulate: 2, ..halved.clone() };
+    assert!(twelve_steps(&large, &large) == twelve_steps(&parts, &parts), "micro-batches");
+    let other_seed = Settings { seed: 8, ..halved };
+    assert!(twelve_steps(&other_seed, &other_seed).1 != whole);
 }
 
 #[test]

@@ -369,6 +369,12 @@ impl Operands for NodeOperands<'_, '_> {
         Self::row_of(slot.arena(), slot.width * 4, elements)
     }
 
+    fn fixed_in_place_bf16(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, half::bf16> {
+        let slot = &self.node.operands[operand];
+        assert!(slot.dtype == DType::BF16 && slot.extent == RowExtent::Fixed);
+        Self::row_of(slot.arena(), slot.width * 2, elements)
+    }
+
     fn in_place(&self, operand: usize, output: usize) -> bool {
         self.node.in_place.contains(&(operand, output))
     }

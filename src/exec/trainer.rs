@@ -143,6 +143,13 @@ impl<'p> Trainer<'p> {
         graph.params().map(|t| graph.tensor(t).name.as_str())
     }
 
+    /// Names of the parameters that updates change, in the order of the graph.
+    pub fn trained(&self) -> impl Iterator<Item = &'p str> {
+        let graph = &self.executor.plan().graph;
+        let trained = |&t: &TensorId| graph.param(t).is_some_and(|p| p.trainable);
+        graph.params().filter(trained).map(|t| graph.tensor(t).name.as_str())
+    }
+
     /// Values of a parameter, as the checkpoint stores them.
     pub fn parameter(&self, name: &str) -> Option<&[f32]> {
         self.named(name, |kind| matches!(kind, TensorKind::Param(_))).map(|t| self.executor.tensor(t))
@@ -153,16 +160,25 @@ impl<'p> Trainer<'p> {
         self.named(name, |kind| matches!(kind, TensorKind::Param(_))).map(|t| self.executor.tensor_mut(t))
     }
 
-    /// First and second moment of a trainable parameter.
+    /// First and second moment of a trainable parameter; `None` where they are kept in another type than f32.
     pub fn moments(&self, name: &str) -> Option<[&[f32]; 2]> {
-        let [m, v] = self.moment_tensors(name)?;
-        Some([self.executor.tensor(m), self.executor.tensor(v)])
+        let moment = |suffix: &str| {
+            let t = self.named(&format!("{name}{suffix}"), |kind| *kind == TensorKind::State)?;
+            self.is_f32(t).then(|| self.executor.tensor(t))
+        };
+        Some([moment(optimizer::FIRST_MOMENT)?, moment(optimizer::SECOND_MOMENT)?])
     }
 
-    /// One moment of a trainable parameter, to fill: [`optimizer::FIRST_MOMENT`] or [`optimizer::SECOND_MOMENT`].
-    pub fn moment_mut(&mut self, name: &str, moment: &str) -> Option<&mut [f32]> {
-        let state = self.named(&format!("{name}{moment}"), |kind| *kind == TensorKind::State);
-        state.map(|t| self.executor.tensor_mut(t))
+    /// Element type and bytes of a parameter or state by its whole name, such as `wte.weight.first_moment`: what checkpoints hold.
+    pub fn stored(&self, name: &str) -> Option<(DType, &[u8])> {
+        let t = self.named(name, is_stored)?;
+        Some((self.executor.plan().graph.ty(t).dtype, self.executor.tensor(t)))
+    }
+
+    /// As [`Trainer::stored`], to fill.
+    pub fn stored_mut(&mut self, name: &str) -> Option<(DType, &mut [u8])> {
+        let t = self.named(name, is_stored)?;
+        Some((self.executor.plan().graph.ty(t).dtype, self.executor.tensor_mut(t)))
     }
 
     /// Gradient of a parameter after the micro-steps of a step, before the update. Needs a plan that keeps gradients
@@ -303,9 +319,8 @@ impl<'p> Trainer<'p> {
         graph.find(name).filter(|&t| is(&graph.tensor(t).kind))
     }
 
-    fn moment_tensors(&self, name: &str) -> Option<[TensorId; 2]> {
-        let state = |suffix: &str| self.named(&format!("{name}{suffix}"), |kind| *kind == TensorKind::State);
-        Some([state(optimizer::FIRST_MOMENT)?, state(optimizer::SECOND_MOMENT)?])
+    fn is_f32(&self, t: TensorId) -> bool {
+        self.executor.plan().graph.ty(t).dtype == DType::F32
     }
 
     fn set_hyper(&mut self, values: &[(usize, f32)]) {
@@ -335,4 +350,8 @@ impl<'p> Trainer<'p> {
 
 fn count_targets(targets: &[i32]) -> usize {
     targets.iter().filter(|&&t| t != IGNORED_TARGET).count()
+}
+
+fn is_stored(kind: &TensorKind) -> bool {
+    matches!(kind, TensorKind::Param(_) | TensorKind::State)
 }

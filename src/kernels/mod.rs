@@ -9,6 +9,7 @@ pub mod gemm;
 mod interleave;
 pub mod isa;
 pub mod linear;
+pub mod low_rank;
 pub mod norm;
 pub mod norm_backward;
 pub mod param;

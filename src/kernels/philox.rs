@@ -20,6 +20,8 @@ pub enum Purpose {
     Shuffle = 3,
     /// Sampling of generated tokens: `derive(Sample, slot, 0)`.
     Sample = 4,
+    /// Stochastic rounding of moments: `derive(Rounding, step, parameter)`, element `i` is word `i`.
+    Rounding = 5,
 }
 
 /// A keyed generator without state: copy it freely.

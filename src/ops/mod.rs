@@ -18,6 +18,7 @@ mod grad_norm;
 pub mod hyper;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod merge_gradients;
 mod mul;
 mod norm;
@@ -218,6 +219,11 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &linear::LinearDInput,
         &linear::LinearDWeight,
         &linear::LinearDBias,
+        &low_rank::LowRankDown,
+        &low_rank::LowRankDInput,
+        &low_rank::LowRankUp,
+        &low_rank::LowRankDLow,
+        &low_rank::LowRankDWeight,
         &rope::RopeOp,
         &causal_attention::CausalAttention,
         &attention_gradient::CausalAttentionDInputs,

@@ -28,11 +28,16 @@ pub fn integer_rows(operands: &[TensorType], i: usize) -> Result<(), String> {
 
 /// Operand `i` is a fixed f32 tensor of this shape.
 pub fn fixed(operands: &[TensorType], i: usize, dims: &[usize]) -> Result<(), String> {
+    fixed_as(operands, i, DType::F32, dims)
+}
+
+/// Operand `i` is a fixed tensor of this type and shape.
+pub fn fixed_as(operands: &[TensorType], i: usize, dtype: DType, dims: &[usize]) -> Result<(), String> {
     let t = operands.get(i).ok_or_else(|| format!("operand {i} is missing"))?;
-    if t.dtype == DType::F32 && t.extent == RowExtent::Fixed && t.shape.dims() == dims {
+    if t.dtype == dtype && t.extent == RowExtent::Fixed && t.shape.dims() == dims {
         Ok(())
     } else {
-        Err(format!("operand {i} has type {t}, but {} is expected", Shape::new(dims)))
+        Err(format!("operand {i} has type {t}, but {dtype} {} is expected", Shape::new(dims)))
     }
 }
 

@@ -152,6 +152,8 @@ pub trait Operands: Sync {
     fn fixed_output_block(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
     /// Elements of a fixed operand that the node updates in place, as one row.
     fn fixed_in_place(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, f32>;
+    /// As [`Operands::fixed_in_place`], of a bf16 operand.
+    fn fixed_in_place_bf16(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, half::bf16>;
     /// Whether the output was planned onto the operand's memory.
     fn in_place(&self, operand: usize, output: usize) -> bool;
     /// Part of the shared scratch, to read; elements of f32.

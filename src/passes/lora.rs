@@ -6,12 +6,17 @@
 use crate::error::{Error, Result};
 use crate::graph::{Attr, Attrs, Graph, NodeId, TensorId, TensorKind};
 use crate::ops::build::{Call, call};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Suffix of the name of A, after the path of the linear.
 pub const LORA_A: &str = ".lora_A.weight";
 /// Suffix of the name of B, after the path of the linear.
 pub const LORA_B: &str = ".lora_B.weight";
+
+/// Whether a parameter of this name is half of an adapter.
+pub fn is_adapter(name: &str) -> bool {
+    name.ends_with(LORA_A) || name.ends_with(LORA_B)
+}
 
 /// What to adapt.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +66,11 @@ pub fn attach(graph: &Graph, lora: &Lora) -> Result<Graph> {
         order.extend((first..out.nodes.len() as u32).map(NodeId));
     }
     if order.len() == graph.nodes.len() {
-        let message = format!("no linear op is called {}; see `show` for the names", lora.modules.join(" or "));
+        let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
+        let names: BTreeSet<String> =
+            graph.node_ids().filter_map(|n| linear(graph, n)).map(|path| last(&path)).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        let message = format!("no linear is called {}; there are {}", lora.modules.join(" or "), names.join(", "));
         return Err(Error::Request(message));
     }
     Ok(out.reordered(&order))
@@ -69,42 +78,30 @@ pub fn attach(graph: &Graph, lora: &Lora) -> Result<Graph> {
 
 /// Path of a linear that gets an adapter.
 fn adapted(graph: &Graph, n: NodeId, lora: &Lora) -> Option<String> {
+    linear(graph, n).filter(|path| lora.adapts(path))
+}
+
+/// Path of a linear that can have an adapter: all but the head.
+fn linear(graph: &Graph, n: NodeId) -> Option<String> {
     let node = graph.node(n);
     let result = node.outputs.iter().any(|t| graph.outputs.iter().any(|(_, r)| r == t));
     if node.op != "linear" || result || node.attrs.get("weights").is_some() {
         return None;
     }
-    let path = graph.tensor(node.operands[1]).name.strip_suffix(".weight")?.to_string();
-    lora.adapts(&path).then_some(path)
+    Some(graph.tensor(node.operands[1]).name.strip_suffix(".weight")?.to_string())
 }
 
 /// Appends the adapter of node `n`; gives what its outputs are replaced by.
 fn adapt(graph: &mut Graph, n: NodeId, path: &str, lora: &Lora) -> Result<BTreeMap<TensorId, TensorId>, String> {
-    let (x, outputs, split) = {
-        let node = graph.node(n);
-        (node.operands[0], node.outputs.clone(), node.attrs.get("split").cloned())
+    let (x, outputs) = (graph.node(n).operands[0], graph.node(n).outputs.clone());
+    let mut add = |op: &str, name: String, inputs: Vec<TensorId>, attrs: Attrs| {
+        call(graph, Call { op, path: Some(&name.clone()), name, inputs, attrs })
     };
-    let inputs = graph.ty(x).shape.elements();
-    let total: usize = outputs.iter().map(|&t| graph.ty(t).shape.elements()).sum();
-    let linear =
-        |out: usize, std: f64| Attrs::new().with("out", Attr::Int(out as i64)).with("init_std", Attr::Float(std));
-    let mut add = |op: &str, name: String, inputs: Vec<TensorId>, path: Option<&str>, attrs: Attrs| {
-        call(graph, Call { op, name, inputs, path, attrs })
-    };
-    // The variance of PEFT's default, uniform in ±1/√in.
-    let attrs = linear(lora.rank, 1.0 / (3.0 * inputs as f64).sqrt());
-    let low = add("linear", format!("{path}.lora_A"), vec![x], Some(&format!("{path}.lora_A")), attrs)?[0];
-    let factor = Attrs::new().with("factor", Attr::Float(lora.alpha / lora.rank as f64));
-    let low = add("scale", format!("{path}.lora_scale"), vec![low], None, factor)?[0];
-    let mut attrs = linear(total, 0.0);
-    if let Some(split) = split {
-        attrs.set("split", split);
-    }
-    let deltas = add("linear", format!("{path}.lora_B"), vec![low], Some(&format!("{path}.lora_B")), attrs)?;
-    let mut replaced = BTreeMap::new();
-    for (&y, delta) in outputs.iter().zip(deltas) {
-        let sum = add("add", format!("{path}.lora_add"), vec![y, delta], None, Attrs::new())?[0];
-        replaced.insert(y, sum);
-    }
-    Ok(replaced)
+    let attrs = Attrs::new()
+        .with("rank", Attr::Int(lora.rank as i64))
+        .with("factor", Attr::Float(lora.alpha / lora.rank as f64));
+    let low = add("low_rank_down", format!("{path}.lora_A"), vec![x], attrs)?;
+    let inputs = outputs.iter().copied().chain(low).collect();
+    let sums = add("low_rank_up", format!("{path}.lora_B"), inputs, Attrs::new())?;
+    Ok(outputs.into_iter().zip(sums).collect())
 }

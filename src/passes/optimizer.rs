@@ -4,6 +4,7 @@ use super::autodiff::GRADIENT;
 use crate::error::{Error, Result};
 use crate::graph::{Attr, Attrs, Graph, Section, TensorId, TensorKind};
 use crate::ops::{self, hyper};
+use crate::tensor::DType;
 
 /// Result that holds [norm of all gradients before clipping, factor applied to them].
 pub const GRADIENT_NORM: &str = "gradient_norm";
@@ -23,11 +24,13 @@ pub struct AdamW {
     pub eps: f64,
     /// Decoupled decay of the parameters that decay.
     pub weight_decay: f64,
+    /// Whether moments are kept in bf16, rounded stochastically, instead of f32.
+    pub bf16_moments: bool,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }
+        AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, bf16_moments: false }
     }
 }
 
@@ -52,17 +55,24 @@ pub fn attach(mut graph: Graph, adamw: &AdamW, clear: bool) -> Result<Graph> {
     operands.push(hyper_input);
     let norm = add(&mut graph, "grad_norm", "grad_norm".into(), operands, Attrs::new())?[0];
     graph.outputs.push((GRADIENT_NORM.into(), norm));
-    for (p, g) in gradients {
-        let (name, ty) = (graph.tensor(p).name.clone(), graph.ty(p).clone());
+    for (number, (p, g)) in gradients.into_iter().enumerate() {
+        let (name, mut ty) = (graph.tensor(p).name.clone(), graph.ty(p).clone());
+        if adamw.bf16_moments {
+            ty.dtype = DType::BF16;
+        }
         let decays = graph.param(p).is_some_and(|info| info.decay);
         let m = graph.add_tensor(format!("{name}{FIRST_MOMENT}"), ty.clone(), TensorKind::State);
         let v = graph.add_tensor(format!("{name}{SECOND_MOMENT}"), ty, TensorKind::State);
-        let attrs = Attrs::new()
+        let mut attrs = Attrs::new()
             .with("beta1", Attr::Float(adamw.beta1))
             .with("beta2", Attr::Float(adamw.beta2))
             .with("eps", Attr::Float(adamw.eps))
             .with("weight_decay", Attr::Float(if decays { adamw.weight_decay } else { 0.0 }))
             .with("clear", Attr::Bool(clear));
+        if adamw.bf16_moments {
+            attrs.set("moments", Attr::Str("bf16".into()));
+            attrs.set("number", Attr::Int(number as i64));
+        }
         add(&mut graph, "adamw", format!("{name}.adamw"), vec![p, g, m, v, hyper_input, counters, norm], attrs)?;
     }
     Ok(graph)

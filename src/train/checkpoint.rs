@@ -1,4 +1,4 @@
-//! Checkpoints of training: one safetensors file with weights and moments, whose metadata says the rest.
+//! Checkpoints of training: one safetensors file with the weights that are trained and their moments, whose metadata says the rest.
 //!
 //! The file takes its place by a rename after it is on the disk, so a kill at any moment leaves the previous one or the new one.
 
@@ -9,10 +9,11 @@ use crate::error::{Error, Result};
 use crate::exec::Trainer;
 use crate::graph::Graph;
 use crate::passes::optimizer::{FIRST_MOMENT, SECOND_MOMENT};
+use crate::tensor::DType;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -46,6 +47,9 @@ pub struct State {
     pub constants: BTreeMap<String, String>,
     /// Tokens of the training data.
     pub data_tokens: u64,
+    /// XXH3 of the frozen parameters, as 16 hexadecimal digits, when there are some: they are not in the file.
+    #[serde(default)]
+    pub frozen: Option<String>,
     /// XXH3 of the values, in the order of the file, as 16 hexadecimal digits.
     pub checksum: String,
 }
@@ -63,20 +67,33 @@ impl State {
             model_name: graph.name.clone(),
             constants: graph.constants.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
             data_tokens,
+            frozen: None,
             checksum: String::new(),
         }
     }
 }
 
-/// Every array of the checkpoint, in the order of the file.
-fn arrays<'a>(trainer: &'a Trainer<'_>) -> impl Iterator<Item = (String, &'a [f32])> {
-    trainer.parameters().flat_map(move |name| {
-        let value = trainer.parameter(name).expect("the trainer holds every parameter");
-        let moments = trainer.moments(name).map_or([None, None], |[m, v]| [Some(m), Some(v)]);
-        [("", Some(value)), (FIRST_MOMENT, moments[0]), (SECOND_MOMENT, moments[1])]
-            .into_iter()
-            .filter_map(move |(suffix, values)| Some((format!("{name}{suffix}"), values?)))
-    })
+/// XXH3 of the parameters that no update changes; `None` when there are none.
+pub fn frozen_checksum(trainer: &Trainer) -> Option<String> {
+    let mut hash = Xxh3::new();
+    let trained: HashSet<&str> = trainer.trained().collect();
+    let frozen: Vec<&str> = trainer.parameters().filter(|name| !trained.contains(name)).collect();
+    for name in &frozen {
+        hash.update(trainer.stored(name).expect("the trainer holds every parameter").1);
+    }
+    (!frozen.is_empty()).then(|| format!("{:016x}", hash.digest()))
+}
+
+/// Names of the arrays of the checkpoint, in the order of the file: what is trained, each with its moments.
+fn arrays(trainer: &Trainer) -> Vec<String> {
+    let names =
+        trainer.trained().flat_map(|name| ["", FIRST_MOMENT, SECOND_MOMENT].map(|suffix| format!("{name}{suffix}")));
+    names.filter(|name| trainer.stored(name).is_some()).collect()
+}
+
+/// Element type in a safetensors file.
+fn file_type(dtype: DType) -> Dtype {
+    if dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 }
 }
 
 /// Writes a checkpoint.
@@ -87,12 +104,16 @@ pub fn save(path: &Path, trainer: &Trainer, state: &State) -> Result<()> {
     let mut end = 0;
     let mut infos = Vec::new();
     let mut hash = Xxh3::new();
-    for (name, values) in arrays(trainer) {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        infos.push((
-            name,
-            TensorInfo { dtype: Dtype::F32, shape: vec![values.len()], data_offsets: (end, end + bytes.len()) },
-        ));
+    let names = arrays(trainer);
+    let stored = |name: &String| trainer.stored(name).expect("its names are those of arrays");
+    for name in &names {
+        let (dtype, bytes) = stored(name);
+        let info = TensorInfo {
+            dtype: file_type(dtype),
+            shape: vec![bytes.len() / dtype.block_bytes()],
+            data_offsets: (end, end + bytes.len()),
+        };
+        infos.push((name.clone(), info));
         end += bytes.len();
         hash.update(bytes);
     }
@@ -105,7 +126,7 @@ pub fn save(path: &Path, trainer: &Trainer, state: &State) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     let failed = |e| Error::io(path, "write", e);
     file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header)).map_err(failed)?;
-    arrays(trainer).try_for_each(|(_, values)| file.write_all(bytemuck::cast_slice(values))).map_err(failed)?;
+    names.iter().try_for_each(|name| file.write_all(stored(name).1)).map_err(failed)?;
     file.commit()
 }
 
@@ -161,25 +182,16 @@ impl Saved {
         let failed = |e| Error::io(path, "read", e);
         let mut hash = Xxh3::new();
         let mut end = 0;
-        let mut read = |name: &str, values: &mut [f32]| -> Result<()> {
-            let info = self.metadata.info(name);
-            let expected = (end, end + 4 * values.len());
-            if !info.is_some_and(|i| i.dtype == Dtype::F32 && i.data_offsets == expected) {
+        for name in arrays(trainer) {
+            let (dtype, bytes) = trainer.stored_mut(&name).expect("its names are those of arrays");
+            let expected = (end, end + bytes.len());
+            let fits = |i: &TensorInfo| i.dtype == file_type(dtype) && i.data_offsets == expected;
+            if !self.metadata.info(&name).is_some_and(fits) {
                 return Err(Error::file(path, format!("'{name}' is missing or has another size; start a new run")));
             }
             end = expected.1;
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
             self.file.read_exact(bytes).map_err(failed)?;
             hash.update(bytes);
-            Ok(())
-        };
-        for name in trainer.parameters().collect::<Vec<_>>() {
-            let value = trainer.parameter_mut(name).expect("the trainer holds every parameter");
-            read(name, value)?;
-            for suffix in [FIRST_MOMENT, SECOND_MOMENT] {
-                let Some(moment) = trainer.moment_mut(name, suffix) else { continue };
-                read(&format!("{name}{suffix}"), moment)?;
-            }
         }
         if format!("{:016x}", hash.digest()) != self.state.checksum {
             return Err(Error::file(path, "is damaged: the checksum of its values differs"));

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::exec::Trainer;
-use crate::graph::{Init, Layout};
+use crate::graph::{Init, Layout, TensorId};
 use crate::kernels::philox::{Philox, Purpose};
+use crate::passes::lora;
 use crate::weights::{Checkpoint, Orientation, Parameter};
 use rayon::prelude::*;
 
@@ -36,13 +37,21 @@ pub fn initialise(trainer: &mut Trainer, seed: u64) {
     }
 }
 
-/// Gives every parameter its value in a checkpoint, dequantised, in the orientation that the graph stores.
+/// Gives every parameter its value in a checkpoint, dequantised, in the orientation that the graph stores. Adapters, which the checkpoint does
+/// not have, get their initial values.
 ///
 /// # Errors
 /// A tensor that is missing, extra or of another shape.
-pub fn load(trainer: &mut Trainer, checkpoint: &Checkpoint) -> Result<()> {
+pub fn load(trainer: &mut Trainer, checkpoint: &Checkpoint, seed: u64) -> Result<()> {
     let graph = &trainer.executor().plan().graph;
-    for t in graph.params() {
+    let (adapters, base): (Vec<TensorId>, Vec<TensorId>) =
+        graph.params().partition(|&t| lora::is_adapter(&graph.tensor(t).name));
+    for (index, &t) in adapters.iter().enumerate() {
+        let init = graph.param(t).expect("it is a parameter").init;
+        let out = trainer.parameter_mut(&graph.tensor(t).name).expect("the trainer holds every parameter");
+        fill(init, seed, index as u64, out);
+    }
+    for &t in &base {
         let tensor = graph.tensor(t);
         let orientation = match graph.param(t).expect("it is a parameter").layout {
             Layout::OutIn => Some(Orientation::OutIn),
@@ -59,7 +68,7 @@ pub fn load(trainer: &mut Trainer, checkpoint: &Checkpoint) -> Result<()> {
             return Err(Error::Weights(format!("{} holds {bad}; the checkpoint is damaged", tensor.name)));
         }
     }
-    checkpoint.refuse_extra(graph.params().map(|t| graph.tensor(t).name.as_str()))
+    checkpoint.refuse_extra(base.iter().map(|&t| graph.tensor(t).name.as_str()))
 }
 
 #[cfg(test)]

@@ -26,6 +26,6 @@ pub use loader::{Loader, Order, Position, ValidationWindows};
 pub use log::{Log, Record};
 pub use run::{Run, Step};
 pub use schedule::{Schedule, ScheduleKind};
-pub use settings::{Planning, Precision, Settings};
+pub use settings::{Adapters, Planning, Precision, Settings};
 pub use tokenize::{TokenizeOptions, TokenizeReport, tokenize};
 pub use tokens::{TokenFile, TokenSource, TokenWidth, TokenWriter};

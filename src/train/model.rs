@@ -1,10 +1,14 @@
-//! The trained model as a Hugging Face directory.
+//! The trained model as a Hugging Face directory, or the trained adapters as PEFT's.
 
+use super::settings::Adapters;
 use crate::error::{Error, Result};
 use crate::exec::Trainer;
 use crate::graph::{Attr, Graph, Layout};
 use crate::tensor::DType;
-use crate::weights::{Export, ExportFormat, ModelConfig, Orientation, Parameter, TokenizerSource, parameters};
+use crate::weights::{
+    AdapterExport, AdapterMatrix, Export, ExportFormat, ModelConfig, Orientation, Parameter, TokenizerSource,
+    parameters,
+};
 use std::path::Path;
 
 /// The configuration of a model made from a spec; `None` when no Hugging Face model computes what the spec says.
@@ -62,4 +66,28 @@ pub fn export(
         part.copy_from(values, stored(graph, parameter), out);
         Ok(())
     })
+}
+
+/// Writes the adapters that a run trains to `directory`, in PEFT's layout; `base` is where the model is that they adapt.
+///
+/// # Errors
+/// What the system refuses.
+pub fn export_adapters(
+    trainer: &Trainer,
+    adapters: &Adapters,
+    config: &ModelConfig,
+    base: &str,
+    dtype: DType,
+    directory: &Path,
+) -> Result<()> {
+    let graph = &trainer.executor().plan().graph;
+    let matrices: Vec<AdapterMatrix<'_>> = trainer
+        .trained()
+        .filter_map(|name| {
+            let &[rows, columns] = graph.ty(graph.find(name)?).shape.dims() else { return None };
+            Some(AdapterMatrix { name, dims: [rows, columns], values: trainer.parameter(name)? })
+        })
+        .collect();
+    let Adapters { rank, alpha, targets, .. } = adapters;
+    AdapterExport { config, base, rank: *rank, alpha: *alpha, targets, dtype }.write(directory, &matrices)
 }

@@ -1,8 +1,9 @@
 //! From settings to the plan that is trained.
 
-use super::settings::Settings;
+use super::settings::{Adapters, Settings};
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::passes::lora::{self, Lora};
 use crate::passes::{self, Mode, fuse_optimizer};
 use crate::plan::budget::{self, Choice, FuseOptimizer};
 use crate::plan::{self, Plan};
@@ -13,6 +14,16 @@ pub struct Planned {
     pub plan: Plan,
     /// With a budget: the choices there were, least arithmetic first, and the one that was taken.
     pub budget: Option<(Vec<Choice>, Choice)>,
+}
+
+/// The graph that is trained and that gives samples: the model's, with adapters where the settings say so.
+///
+/// # Errors
+/// Targets that are no linears of the model.
+pub fn adapted(graph: &Graph, settings: &Settings) -> Result<Graph> {
+    let Some(adapters) = &settings.lora else { return Ok(graph.clone()) };
+    let Adapters { rank, alpha, targets, .. } = adapters.clone();
+    lora::attach(graph, &Lora { rank, alpha, modules: targets })
 }
 
 /// Plans the training of a graph that gives logits, for `threads` threads. With a budget the compiler also decides whether updates run

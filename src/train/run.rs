@@ -67,7 +67,12 @@ impl<'p> Run<'p> {
         })
     }
 
-    /// Continues where a checkpoint stopped.
+    /// Notes what the frozen parameters are, once they are loaded, so that a run continues on these alone.
+    pub fn note_frozen(&mut self) {
+        self.state.frozen = checkpoint::frozen_checksum(&self.trainer);
+    }
+
+    /// Continues where a checkpoint stopped; frozen parameters are loaded before.
     ///
     /// # Errors
     /// A checkpoint of another model, other data or other settings; a damaged one.
@@ -81,6 +86,9 @@ impl<'p> Run<'p> {
         }
         if other.model_name != self.state.model_name || other.constants != self.state.constants {
             return differs("dimensions or constants of the model");
+        }
+        if other.frozen != self.state.frozen {
+            return differs("frozen parameters");
         }
         if other.data_tokens != self.state.data_tokens {
             return differs("data");

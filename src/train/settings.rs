@@ -67,9 +67,24 @@ pub struct Settings {
     pub moments: Precision,
     /// Seed of initialisation, data order, dropout and stochastic rounding.
     pub seed: u64,
+    /// Adapters on a frozen checkpoint; without, every parameter is trained.
+    #[serde(default)]
+    pub lora: Option<Adapters>,
     /// How the plan is made.
     #[serde(default)]
     pub planning: Planning,
+}
+
+/// Low-rank adapters, and how the parameters below them are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adapters {
+    /// Inner width.
+    pub rank: usize,
+    /// Products of adapters are scaled by alpha / rank.
+    #[serde(with = "exact")]
+    pub alpha: f64,
+    /// Last parts of the paths of the linears to adapt; empty adapts all but the head.
+    pub targets: Vec<String>,
 }
 
 /// How a training plan is made. No bit of the result depends on it, so a run may continue with another.
@@ -138,6 +153,14 @@ impl Settings {
         if tokens.is_none_or(|n| n > i32::MAX as usize) {
             return Err(Error::Usage("--batch × --context × --accumulate: more tokens than a step can have".into()));
         }
+        if let Some(lora) = &self.lora {
+            if lora.rank == 0 {
+                return refuse("lora-rank", "0".into(), "at least 1");
+            }
+            if !(lora.alpha > 0.0 && lora.alpha.is_finite()) {
+                return refuse("lora-alpha", lora.alpha.to_string(), "above 0");
+            }
+        }
         if self.planning.fuse_optimizer && self.clip > 0.0 {
             return Err(Error::Usage(
                 "--fuse-optimizer updates each parameter before all gradients exist, so nothing can be clipped; add --clip 0".into(),
@@ -169,7 +192,7 @@ impl Settings {
         let Settings { beta1, beta2, eps, weight_decay, .. } = *self;
         Training {
             accumulate: self.accumulate > 1,
-            optimizer: Some(AdamW { beta1, beta2, eps, weight_decay }),
+            optimizer: Some(AdamW { beta1, beta2, eps, weight_decay, bf16_moments: self.moments == Precision::Bf16 }),
             keep_gradients: false,
             bf16: self.precision == Precision::Bf16,
         }

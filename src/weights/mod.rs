@@ -30,7 +30,7 @@ mod tokenizer_json;
 mod tokenizer_source;
 
 pub use checkpoint::{Checkpoint, Format};
-pub use export::{Export, ExportFormat};
+pub use export::{AdapterExport, AdapterMatrix, Export, ExportFormat};
 pub use layout::{Parameter, parameters};
 pub use model_config::{ConstValue, Family, ModelConfig};
 pub use nearest::nearest;

@@ -43,6 +43,7 @@ pub fn settings(accumulate: usize) -> Settings {
         precision: Precision::F32,
         moments: Precision::F32,
         seed: 7,
+        lora: None,
         planning: Planning::default(),
     }
 }
@@ -64,15 +65,12 @@ pub fn tokens() -> Arc<TokenSource> {
     Arc::new(TokenSource::from_tokens("text", text().bytes().map(u32::from).collect()))
 }
 
-/// Bits of all parameters and moments.
-pub fn bits(run: &Run) -> Vec<u32> {
+/// Bytes of all parameters and moments.
+pub fn bits(run: &Run) -> Vec<u8> {
     let trainer = run.trainer();
-    let moments = |name| trainer.moments(name).expect("moments").concat();
-    trainer
-        .parameters()
-        .flat_map(|name| [trainer.parameter(name).expect("a parameter").to_vec(), moments(name)].concat())
-        .map(f32::to_bits)
-        .collect()
+    let arrays = |name: &str| ["", ".first_moment", ".second_moment"].map(|suffix| format!("{name}{suffix}"));
+    let stored = |name: String| trainer.stored(&name).expect("it is stored").1.to_vec();
+    trainer.trained().flat_map(|name| arrays(name).into_iter().flat_map(stored)).collect()
 }
 
 /// A directory with a text and the command that trains on it.

@@ -158,7 +158,7 @@ fn measure(
 ) -> Result<Measured> {
     let mut trainer = Trainer::new(plan, threads)?;
     match &source.checkpoint {
-        Some(checkpoint) => init::load(&mut trainer, checkpoint)?,
+        Some(checkpoint) => init::load(&mut trainer, checkpoint, 0)?,
         None => init::initialise(&mut trainer, 1),
     }
     let text = tokens(trainer.rows() + 1, source.dim("V")?);

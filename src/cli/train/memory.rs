@@ -2,7 +2,7 @@
 
 use super::super::output::{bytes, line};
 use super::source::Data;
-use crate::plan::Plan;
+use crate::plan::{BufferKind, Plan};
 use crate::train::sample::Sampling;
 
 /// Buffers of the writer of checkpoints and models (two pieces of 1 MiB, one of 64 KiB), stacks of the threads, and the code that
@@ -29,9 +29,8 @@ impl Resident {
 
 /// Prints every part and the total: the most that the process will hold at once, from start to the closing export.
 pub fn report(plan: &Plan, threads: usize, data: &Data, sampling: Option<&Sampling>) {
-    let graph = &plan.graph;
-    let size = |t| 4 * graph.ty(t).shape.elements() as u64;
-    let parameters: u64 = graph.params().map(size).sum();
+    let parameters = plan.buffers.iter().filter(|b| b.kind == BufferKind::Parameter);
+    let parameters: u64 = parameters.map(|b| b.size).sum();
     let totals = &plan.totals;
     let tokens = data.train.memory_bytes() + data.validation.as_ref().map_or(0, |v| v.memory_bytes());
     let batch = 8 * plan.capacity.step_rows as u64;

@@ -1,8 +1,11 @@
 //! `staticgrad train`: from scratch or finetuning, with checkpoints that a run continues from bit-identically.
 
+mod lora_options;
 mod memory;
 mod options;
+mod planning_options;
 mod progress;
+mod saver;
 pub(super) mod source;
 
 use super::output::{line, note};
@@ -11,12 +14,11 @@ use crate::error::{Error, Result};
 use crate::tensor::DType;
 use crate::train::checkpoint::Saved;
 use crate::train::sample::Sampling;
-use crate::train::{Log, Planning, Record, Run, Settings, Step, chart, init, model, planning};
-use crate::weights::{ModelConfig, TokenizerSource};
+use crate::train::{Log, Planning, Record, Run, Settings, Step, init, planning};
 pub use options::TrainArgs;
 use progress::Progress;
+use saver::Saver;
 use source::{Data, ModelSource};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,8 +27,6 @@ const CHECKPOINT: &str = "checkpoint.safetensors";
 const LOG: &str = "log.jsonl";
 const CURVE: &str = "loss.svg";
 const BEST: &str = "best";
-/// Points of a curve in the picture; more are averaged.
-const CURVE_POINTS: usize = 600;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<()> {
@@ -68,23 +68,33 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
     let data = Data::open(&settings, &source)?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create", e))?;
-    let planning::Planned { plan, budget } = planning::plan(&source.graph, &settings, threads)?;
+    if settings.lora.is_some() && source.checkpoint.is_none() {
+        let message = format!("--lora-rank adapts a checkpoint, and --model {} is a spec", settings.model);
+        return Err(Error::Usage(message));
+    }
+    let graph = planning::adapted(&source.graph, &settings)?;
+    let planning::Planned { plan, budget } = planning::plan(&graph, &settings, threads)?;
     if let Some((curve, choice)) = budget {
         size::print_curve(&curve, &choice);
     }
     let sampling = match (args.sample_every, source.tokenizer(settings.tokenizer.as_deref())) {
         (0, _) | (_, Err(_)) => None,
-        (_, Ok(tokenizer)) => {
-            Sampling::new(&source.graph, rows, tokenizer, source.dim("V")?, args.sample_tokens, threads)?
-        }
+        (_, Ok(tokenizer)) => Sampling::new(&graph, rows, tokenizer, source.dim("V")?, args.sample_tokens, threads)?,
     };
     memory::report(&plan, threads, &data, sampling.as_ref());
 
     let mut run = Run::new(&plan, threads, settings.clone(), data.train, data.validation)?;
-    match (saved, &source.checkpoint) {
-        (Some(saved), _) => run.resume(&path, saved)?,
-        (None, Some(checkpoint)) => init::load(run.trainer_mut(), checkpoint)?,
-        (None, None) => init::initialise(run.trainer_mut(), settings.seed),
+    // A checkpoint of training has all that is trained; what is frozen comes from the model it began with.
+    match &source.checkpoint {
+        Some(checkpoint) if saved.is_none() || settings.lora.is_some() => {
+            init::load(run.trainer_mut(), checkpoint, settings.seed)?;
+            run.note_frozen();
+        }
+        None if saved.is_none() => init::initialise(run.trainer_mut(), settings.seed),
+        _ => {}
+    }
+    if let Some(saved) = saved {
+        run.resume(&path, saved)?;
     }
     let saver = Saver {
         directory: &args.out,
@@ -99,37 +109,6 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         note("no Hugging Face model computes what this spec says: the run keeps checkpoints only");
     }
     Loop { args, settings: &settings, saver: &saver, sampling, run: &mut run }.train()
-}
-
-/// What is written to the run's directory, and how.
-struct Saver<'a> {
-    directory: &'a Path,
-    checkpoint: PathBuf,
-    config: Option<ModelConfig>,
-    tokenizer: TokenizerSource,
-    dtype: DType,
-    title: String,
-}
-
-impl Saver<'_> {
-    /// The checkpoint, then what is made from it.
-    fn save(&self, run: &Run) -> Result<()> {
-        run.save(&self.checkpoint)?;
-        self.model(run, self.directory)?;
-        let records = Log::read(&self.directory.join(LOG))?;
-        if records.iter().any(|r| r.loss.or(r.val_loss).is_some_and(f64::is_finite)) {
-            let records = chart::thinned(&records, CURVE_POINTS);
-            chart::write_loss_curve(&self.directory.join(CURVE), &self.title, &records)?;
-        }
-        Ok(())
-    }
-
-    fn model(&self, run: &Run, directory: &Path) -> Result<()> {
-        match &self.config {
-            Some(config) => model::export(run.trainer(), config, &self.tokenizer, self.dtype, directory),
-            None => Ok(()),
-        }
-    }
 }
 
 /// The steps of a run with all that happens between them.

@@ -1,6 +1,8 @@
 //! Options of `train`, and how they become settings.
 
-use super::super::{ThreadArgs, size};
+use super::super::ThreadArgs;
+use super::lora_options::LoraArgs;
+use super::planning_options::PlanningArgs;
 use super::source::ModelSource;
 use crate::error::{Error, Result};
 use crate::train::{Planning, Precision, ScheduleKind, Settings};
@@ -48,31 +50,11 @@ pub struct TrainArgs {
     pub threads: ThreadArgs,
 }
 
-/// Options that decide how much memory a step takes, and no number; a resumed run may change them.
-#[derive(Args)]
-pub struct PlanningArgs {
-    /// Update each parameter inside backward, as soon as its gradient is complete, and free the gradient at once (needs --clip 0 and no
-    /// accumulation).
-    #[arg(long)]
-    fuse_optimizer: bool,
-    /// Recompute what it takes to keep activations, gradients and scratch of a step within SIZE (1GiB, 500MiB, bytes).
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    memory_budget: Option<u64>,
-}
-
-impl PlanningArgs {
-    /// What the options say; where they say nothing, as before.
-    pub fn over(&self, before: Planning) -> Planning {
-        Planning {
-            fuse_optimizer: self.fuse_optimizer || before.fuse_optimizer,
-            memory_budget: self.memory_budget.or(before.memory_budget),
-        }
-    }
-}
-
 /// Options that decide the numbers; a resumed run cannot change them.
 #[derive(Args)]
 pub struct NumberArgs {
+    #[command(flatten)]
+    lora: LoraArgs,
     /// What to train: a spec (`gpt2`, `llama`, or a .sg file) from scratch, or a checkpoint to finetune.
     #[arg(long, value_name = "PATH|SPEC")]
     model: Option<String>,
@@ -154,7 +136,7 @@ impl NumberArgs {
     /// A missing option; values that make no sense.
     pub fn settings(&self, planning: Planning) -> Result<Settings> {
         let missing = |option: &str| Error::Usage(format!("--{option} is missing"));
-        let model = self.model.clone().ok_or_else(|| missing("model PATH|SPEC"))?;
+        let model = located(self.model.as_ref().ok_or_else(|| missing("model PATH|SPEC"))?)?;
         let data = self.data.clone().ok_or_else(|| missing("data FILE"))?;
         let steps = self.steps.ok_or_else(|| missing("steps N"))?;
         let context = match self.context {
@@ -193,6 +175,7 @@ impl NumberArgs {
             precision: self.precision.unwrap_or_default(),
             moments: self.moments.unwrap_or_default(),
             seed: self.seed.unwrap_or(0),
+            lora: self.lora.adapters()?,
             planning,
         };
         settings.validate()?;
@@ -211,7 +194,7 @@ impl NumberArgs {
             Ok(given.as_deref().map(absolute).transpose()?.is_none_or(|given| Some(&given) == stored))
         };
         let options = [
-            ("model", agrees(&self.model, &stored.model)),
+            ("model", agrees(&self.model.as_deref().map(located).transpose()?, &stored.model)),
             ("size", self.size.is_none() || self.size == stored.size),
             ("set", self.set.is_empty() || self.set == stored.set),
             ("data", path(&self.data, Some(&stored.data))?),
@@ -236,13 +219,22 @@ impl NumberArgs {
             ("moments", agrees(&self.moments, &stored.moments)),
             ("seed", agrees(&self.seed, &stored.seed)),
         ];
-        match options.iter().find(|(_, agrees)| !agrees) {
+        let differs = options.iter().find(|(_, agrees)| !agrees).map(|(option, _)| *option);
+        match differs.or_else(|| self.lora.differs_from(stored.lora.as_ref())) {
             None => Ok(()),
-            Some((option, _)) => Err(Error::Usage(format!(
+            Some(option) => Err(Error::Usage(format!(
                 "--{option} differs from the run that is continued; leave it out, or start a new run with another --out"
             ))),
         }
     }
+}
+
+/// The whole path of a model that is a file or directory; the name of a spec as it is.
+fn located(model: &str) -> Result<String> {
+    if crate::spec::builtin(model).is_some() || !std::path::Path::new(model).exists() {
+        return Ok(model.to_string());
+    }
+    Ok(absolute(model)?.to_string_lossy().into_owned())
 }
 
 fn absolute(path: impl AsRef<std::path::Path>) -> Result<PathBuf> {

@@ -40,13 +40,32 @@ pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -
     write_json(&path.join("config.json"), &config_json(export.config, export.dtype, &eos)?)
 }
 
-fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
-    let parameters = export.parameters()?;
-    let dtype = match export.dtype {
+/// A safetensors file's name of a type that Hugging Face files are written with.
+pub(super) fn stored_type(dtype: DType) -> Dtype {
+    match dtype {
         DType::F16 => Dtype::F16,
         DType::BF16 => Dtype::BF16,
         _ => Dtype::F32,
-    };
+    }
+}
+
+/// What a safetensors file with these tensors, in this order, begins with.
+pub(super) fn header(path: &Path, infos: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
+    let described = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be described: {e}"));
+    // transformers refuses files that do not say which framework's orientation they are in.
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| described(&e))?;
+    let json = serde_json::to_vec(&metadata).map_err(|e| described(&e))?;
+    let length = json.len().next_multiple_of(8);
+    let mut header = (length as u64).to_le_bytes().to_vec();
+    header.extend(json);
+    header.resize(8 + length, b' ');
+    Ok(header)
+}
+
+fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
+    let parameters = export.parameters()?;
+    let dtype = stored_type(export.dtype);
     let prefix = if export.config.family == Family::Gpt2 { "transformer." } else { "" };
     let mut end = 0usize;
     let mut infos = Vec::with_capacity(parameters.len());
@@ -59,15 +78,8 @@ fn write_weights(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> R
         let name = if p.name == "lm_head.weight" { p.name.clone() } else { format!("{prefix}{}", p.name) };
         infos.push((name, TensorInfo { dtype, shape: p.shape.dims().to_vec(), data_offsets: (begin, end) }));
     }
-    // transformers refuses files that do not say which framework's orientation they are in.
-    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let metadata =
-        Metadata::new(Some(format), infos).map_err(|e| Error::file(path, format!("cannot be described: {e}")))?;
-    let mut header =
-        serde_json::to_vec(&metadata).map_err(|e| Error::file(path, format!("cannot be described: {e}")))?;
-    header.resize(header.len().next_multiple_of(8), b' ');
+    let header = header(path, infos)?;
     write_atomically(path, |w| {
-        w.put(&(header.len() as u64).to_le_bytes())?;
         w.put(&header)?;
         let mut pieces = PieceWriter::default();
         for p in &parameters {
@@ -151,7 +163,7 @@ fn write_tokenizer(export: &Export<'_>, path: &Path) -> Result<()> {
     }
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<()> {
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
     text.push(b'\n');
     write_atomically(path, |w| w.put(&text))

@@ -3,6 +3,7 @@
 //! Every file is an [`AtomicFile`](crate::disk::AtomicFile), so that a failure at any moment leaves the previous file or none.
 //! Parameters are asked for in order, a piece at a time.
 
+mod adapter;
 mod gguf;
 mod gguf_writer;
 mod hugging_face;
@@ -17,6 +18,7 @@ use crate::disk::AtomicFile;
 use crate::error::{Error, Result};
 use crate::kernels::quant;
 use crate::tensor::DType;
+pub use adapter::{AdapterExport, AdapterMatrix};
 use std::path::Path;
 
 /// What to write.

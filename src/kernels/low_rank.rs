@@ -1,0 +1,382 @@
+//! Products with a thin matrix of few rows, the rank of an adapter: nothing is packed, each operand is read where it is.
+//!
+//! | product | what | reads |
+//! | --- | --- | --- |
+//! | [`project`] | `out[t, j] = factor · Σ_k x[t, k] · a[j, k]` | both along their rows |
+//! | [`add_product`] | `y[t, c] += Σ_j factor · low[t, j] · b[j, c]` | b along its rows |
+//! | [`outer_sums`] | `out[j, c] (+)= Σ_t factor · low[t, j] · x[t, c]` | x along its rows |
+//!
+//! **Order of accumulation.** `project`: one chain for each lane over ascending k, then the lanes by halving. The others: one chain over
+//! ascending j or t. An element has the same bits in any block, tile or call.
+#![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "rows and vectors run in step")]
+
+use super::isa::Isa;
+use super::vector::map::Write;
+use super::vector::{Kernel, Simd, dispatch};
+use super::view::{View, ViewMut};
+use std::ops::Range;
+
+/// Columns of one block of [`outer_sums`]: a whole number of vectors on every instruction set, two cache lines.
+pub const COLUMNS: usize = 32;
+
+/// Thin rows that are multiplied side by side.
+const THIN: usize = 8;
+
+struct Project<'a> {
+    x: View<'a, f32>,
+    a: View<'a, f32>,
+    factor: f32,
+    out: ViewMut<'a, f32>,
+}
+
+impl Project<'_> {
+    /// Rows `row ..` of x with rows `thin ..` of a.
+    #[inline(always)]
+    fn block<S: Simd, const R: usize, const J: usize>(&mut self, s: S, row: usize, thin: usize) {
+        let k = self.x.width();
+        let mut sums = [[s.splat(0.0); J]; R];
+        let mut x = [std::ptr::null(); R];
+        let mut a = [std::ptr::null(); J];
+        for r in 0..R {
+            x[r] = self.x.row_ptr(row + r);
+        }
+        for j in 0..J {
+            a[j] = self.a.row_ptr(thin + j);
+        }
+        let mut i = 0;
+        // SAFETY: rows of `k` values each; every access ends at or before `k`.
+        unsafe {
+            while i + S::LANES <= k {
+                let mut v = [s.splat(0.0); R];
+                for r in 0..R {
+                    v[r] = s.load(x[r].add(i));
+                }
+                for j in 0..J {
+                    let w = s.load(a[j].add(i));
+                    for r in 0..R {
+                        sums[r][j] = s.fma(v[r], w, sums[r][j]);
+                    }
+                }
+                i += S::LANES;
+            }
+            if i < k {
+                let count = k - i;
+                for j in 0..J {
+                    let w = s.load_partial(a[j].add(i), count);
+                    for r in 0..R {
+                        sums[r][j] = s.fma(s.load_partial(x[r].add(i), count), w, sums[r][j]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let out = &mut self.out.row_mut(row + r)[thin..thin + J];
+            for j in 0..J {
+                out[j] = self.factor * s.reduce_add(sums[r][j]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize, const J: usize>(&mut self, s: S, thin: usize) {
+        let rows = self.x.rows();
+        let mut row = 0;
+        while row + R <= rows {
+            self.block::<S, R, J>(s, row, thin);
+            row += R;
+        }
+        while row < rows {
+            self.block::<S, 1, J>(s, row, thin);
+            row += 1;
+        }
+    }
+}
+
+impl Kernel for Project<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let rank = self.a.rows();
+        let mut thin = 0;
+        while thin + THIN <= rank {
+            // Registers for 3 × 8 sums where there are 32, else for 1 × 8.
+            if S::LANES == 16 {
+                self.rows::<S, 3, THIN>(s, thin)
+            } else {
+                self.rows::<S, 1, THIN>(s, thin)
+            }
+            thin += THIN;
+        }
+        while thin < rank {
+            self.rows::<S, 2, 1>(s, thin);
+            thin += 1;
+        }
+    }
+}
+
+/// `out = factor · x · aᵀ`; x: rows × k, a: rank × k, out: rows × rank.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn project(isa: Isa, x: &View<f32>, a: &View<f32>, factor: f32, out: ViewMut<f32>) {
+    assert!(x.width() == a.width() && out.rows() == x.rows() && out.width() == a.rows(), "shapes of a projection");
+    dispatch(isa, Project { x: *x, a: *a, factor, out });
+}
+
+struct AddProduct<'a> {
+    low: View<'a, f32>,
+    b: View<'a, f32>,
+    factor: f32,
+    y: ViewMut<'a, f32>,
+    write: Write,
+}
+
+impl AddProduct<'_> {
+    /// `V` vectors of columns from `column` on, the last of which holds `count` columns, and thin rows `thin ..`. `fresh` starts from zero.
+    #[inline(always)]
+    fn block<S: Simd, const V: usize, const J: usize>(
+        &mut self,
+        s: S,
+        column: usize,
+        count: usize,
+        thin: usize,
+        fresh: bool,
+    ) {
+        let mut b = [[s.splat(0.0); V]; J];
+        let mut lanes = [S::LANES; V];
+        lanes[V - 1] = count;
+        // SAFETY: rows of b and y hold the columns; low holds J values from `thin` on in each row.
+        unsafe {
+            for j in 0..J {
+                for v in 0..V {
+                    b[j][v] = s.load_partial(self.b.row_ptr(thin + j).add(column + v * S::LANES), lanes[v]);
+                }
+            }
+            for row in 0..self.y.rows() {
+                let low = self.low.row_ptr(row).add(thin);
+                let y = self.y.row_ptr(row).add(column);
+                let mut sums = [s.splat(0.0); V];
+                if !fresh {
+                    for v in 0..V {
+                        sums[v] = s.load_partial(y.add(v * S::LANES).cast_const(), lanes[v]);
+                    }
+                }
+                for j in 0..J {
+                    let factor = s.splat(self.factor * *low.add(j));
+                    for v in 0..V {
+                        sums[v] = s.fma(factor, b[j][v], sums[v]);
+                    }
+                }
+                for v in 0..V {
+                    s.store_partial(y.add(v * S::LANES), sums[v], lanes[v]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const V: usize>(&mut self, s: S, column: usize, count: usize) {
+        let rank = self.b.rows();
+        let mut fresh = self.write == Write::Overwrite;
+        let mut thin = 0;
+        while thin < rank {
+            if thin + THIN <= rank {
+                self.block::<S, V, THIN>(s, column, count, thin, fresh);
+                thin += THIN;
+            } else {
+                self.block::<S, V, 1>(s, column, count, thin, fresh);
+                thin += 1;
+            }
+            fresh = false;
+        }
+    }
+}
+
+impl Kernel for AddProduct<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let width = self.y.width();
+        let mut column = 0;
+        if S::LANES == 16 {
+            while column + 2 * S::LANES <= width {
+                self.columns::<S, 2>(s, column, S::LANES);
+                column += 2 * S::LANES;
+            }
+        }
+        while column < width {
+            let count = S::LANES.min(width - column);
+            self.columns::<S, 1>(s, column, count);
+            column += count;
+        }
+    }
+}
+
+/// `y = factor · low · b`, or added to y; low: rows × rank, b: rank × width, y: rows × width.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn add_product(isa: Isa, low: &View<f32>, b: &View<f32>, factor: f32, y: ViewMut<f32>, write: Write) {
+    assert!(
+        low.width() == b.rows() && y.rows() == low.rows() && y.width() == b.width(),
+        "shapes of a low-rank product"
+    );
+    dispatch(isa, AddProduct { low: *low, b: *b, factor, y, write });
+}
+
+struct OuterSums<'a, 'o> {
+    low: View<'a, f32>,
+    x: View<'a, f32>,
+    factor: f32,
+    thin: Range<usize>,
+    /// Sums of one thin row after the other, `COLUMNS` apart.
+    sums: &'o mut [f32],
+}
+
+impl OuterSums<'_, '_> {
+    /// `V` vectors of columns from `column` on, the last of which holds `count` columns, and thin rows `thin ..`.
+    #[inline(always)]
+    fn block<S: Simd, const V: usize, const J: usize>(&mut self, s: S, column: usize, count: usize, thin: usize) {
+        let mut lanes = [S::LANES; V];
+        lanes[V - 1] = count;
+        let sums = &mut self.sums[thin * COLUMNS + column..];
+        assert!((J - 1) * COLUMNS + (V - 1) * S::LANES + count <= sums.len());
+        let sums = sums.as_mut_ptr();
+        let mut total = [[s.splat(0.0); V]; J];
+        // SAFETY: sums are inside the slice by the assertion; rows of x hold the columns, rows of low the thin row.
+        unsafe {
+            for j in 0..J {
+                for v in 0..V {
+                    total[j][v] = s.load_partial(sums.add(j * COLUMNS + v * S::LANES).cast_const(), lanes[v]);
+                }
+            }
+            for row in 0..self.x.rows() {
+                let x = self.x.row_ptr(row).add(column);
+                let low = self.low.row_ptr(row).add(self.thin.start + thin);
+                let mut values = [s.splat(0.0); V];
+                for v in 0..V {
+                    values[v] = s.load_partial(x.add(v * S::LANES), lanes[v]);
+                }
+                for j in 0..J {
+                    let factor = s.splat(self.factor * *low.add(j));
+                    for v in 0..V {
+                        total[j][v] = s.fma(factor, values[v], total[j][v]);
+                    }
+                }
+            }
+            for j in 0..J {
+                for v in 0..V {
+                    s.store_partial(sums.add(j * COLUMNS + v * S::LANES), total[j][v], lanes[v]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const V: usize>(&mut self, s: S, column: usize, count: usize) {
+        let rank = self.thin.len();
+        let mut thin = 0;
+        while thin < rank {
+            if thin + THIN <= rank {
+                self.block::<S, V, THIN>(s, column, count, thin);
+                thin += THIN;
+            } else {
+                self.block::<S, V, 1>(s, column, count, thin);
+                thin += 1;
+            }
+        }
+    }
+}
+
+impl Kernel for OuterSums<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let width = self.x.width();
+        let mut column = 0;
+        if S::LANES == 16 && width == COLUMNS {
+            self.columns::<S, 2>(s, 0, S::LANES);
+            return;
+        }
+        while column < width {
+            let count = S::LANES.min(width - column);
+            self.columns::<S, 1>(s, column, count);
+            column += count;
+        }
+    }
+}
+
+/// Continues `sums[j][c] += Σ_t factor · low[t, j] · x[t, c]` for thin rows `thin` and the columns of x, at most [`COLUMNS`]; row `j` of the sums
+/// starts at `(j − thin.start) · COLUMNS`.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn outer_sums(isa: Isa, low: &View<f32>, x: &View<f32>, factor: f32, thin: Range<usize>, sums: &mut [f32]) {
+    assert!(low.rows() == x.rows() && thin.end <= low.width() && x.width() <= COLUMNS, "shapes of outer sums");
+    dispatch(isa, OuterSums { low: *low, x: *x, factor, thin, sums });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(n: usize, seed: f32) -> Vec<f32> {
+        (0..n).map(|i| ((i as f32 + seed) * 0.7).sin()).collect()
+    }
+
+    fn close(a: f32, b: f64) {
+        assert!((f64::from(a) - b).abs() <= 1e-5 * (1.0 + b.abs()), "{a} {b}");
+    }
+
+    #[test]
+    fn products_match_f64_and_do_not_depend_on_blocks() {
+        for isa in Isa::available() {
+            for (rows, k, rank) in [(1, 5, 1), (7, 37, 8), (12, 64, 11), (9, 100, 16)] {
+                let (x, a, low) = (data(rows * k, 0.1), data(rank * k, 0.5), data(rows * rank, 0.9));
+                let xv = View::new(&x, rows, k, k);
+                let av = View::new(&a, rank, k, k);
+                let lv = View::new(&low, rows, rank, rank);
+                let mut out = vec![f32::NAN; rows * rank];
+                project(isa, &xv, &av, 0.5, ViewMut::new(&mut out, rows, rank, rank));
+                for t in 0..rows {
+                    for j in 0..rank {
+                        let sum: f64 = (0..k).map(|i| f64::from(x[t * k + i]) * f64::from(a[j * k + i])).sum();
+                        close(out[t * rank + j], 0.5 * sum);
+                    }
+                    let mut one = vec![f32::NAN; rank];
+                    project(isa, &xv.slice_rows(t..t + 1), &av, 0.5, ViewMut::new(&mut one, 1, rank, rank));
+                    assert_eq!(one, out[t * rank..(t + 1) * rank]);
+                }
+                let mut y = vec![f32::NAN; rows * k];
+                add_product(isa, &lv, &av, 2.0, ViewMut::new(&mut y, rows, k, k), Write::Overwrite);
+                let fresh = y.clone();
+                add_product(isa, &lv, &av, 2.0, ViewMut::new(&mut y, rows, k, k), Write::Add);
+                for i in 0..rows * k {
+                    let (t, c) = (i / k, i % k);
+                    let sum: f64 =
+                        (0..rank).map(|j| f64::from(low[t * rank + j]) * f64::from(a[j * k + c])).sum::<f64>() * 2.0;
+                    close(fresh[i], sum);
+                    close(y[i], 2.0 * sum);
+                }
+                let columns = k.min(COLUMNS);
+                let mut sums = vec![0.0; rank * COLUMNS];
+                outer_sums(isa, &lv, &xv.columns(0, columns), 3.0, 0..rank, &mut sums);
+                let mut parts = vec![0.0; rank * COLUMNS];
+                for part in [0..rows / 2, rows / 2..rows] {
+                    let (l, x) = (lv.slice_rows(part.clone()), xv.slice_rows(part).columns(0, columns));
+                    outer_sums(isa, &l, &x, 3.0, 0..rank, &mut parts);
+                }
+                assert_eq!(sums, parts, "sums continue over calls");
+                for j in 0..rank {
+                    for c in 0..columns {
+                        let sum: f64 =
+                            (0..rows).map(|t| f64::from(low[t * rank + j]) * f64::from(x[t * k + c])).sum::<f64>()
+                                * 3.0;
+                        close(sums[j * COLUMNS + c], sum);
+                    }
+                }
+            }
+        }
+    }
+}

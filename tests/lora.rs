@@ -1,0 +1,276 @@
+//! Finetuning with low-rank adapters: what is frozen, what is stored, resuming, merging, and what PEFT makes of the result.
+
+#[path = "common/training_run.rs"]
+mod training_run;
+
+use safetensors::tensor::{Dtype, TensorView};
+use staticgrad::graph::Section;
+use staticgrad::spec;
+use staticgrad::train::checkpoint::Saved;
+use staticgrad::train::{Log, TokenWidth, TokenWriter};
+use staticgrad::weights::Checkpoint;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use training_run::*;
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).display().to_string()
+}
+
+/// A directory with token files.
+fn place() -> Place {
+    let place = Place::new();
+    for (name, count) in [("train.bin", 900u32), ("val.bin", 120)] {
+        let mut writer = TokenWriter::create(&place.path(name), TokenWidth::U16).expect("a file");
+        writer.push(&(0..count).map(|i| (i * i + 7 * i) % 37).collect::<Vec<_>>()).expect("written");
+        writer.finish().expect("finished");
+    }
+    place
+}
+
+const OPTIONS: [&str; 14] = [
+    "--data",
+    "train.bin",
+    "--val",
+    "val.bin",
+    "--batch",
+    "2",
+    "--context",
+    "16",
+    "--lr",
+    "1e-2",
+    "--warmup",
+    "0",
+    "--sample-every",
+    "0",
+];
+
+/// The command that adapts `model`.
+fn adapt(place: &Place, model: &str, out: &str, more: &[&str]) -> Command {
+    place.train(out, &[&["--model", model, "--lora-rank", "4"], &OPTIONS[..], more].concat())
+}
+
+fn staticgrad(place: &Place, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
+    command.current_dir(place.directory.path()).args(arguments);
+    succeeded(command)
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut names: Vec<String> = file.names().into_iter().map(str::to_string).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn only_adapters_are_trained_and_stored() {
+    let place = place();
+    let model = fixture("gpt2-tiny");
+    let targets = ["--lora-targets", "c_attn,mlp.c_proj", "--lora-alpha", "3"];
+    succeeded(adapt(&place, &model, "out", &[&targets[..], &["--steps", "3"]].concat()));
+    let expected = |prefix: &str, endings: &[&str]| {
+        let mut all = Vec::new();
+        for layer in 0..2 {
+            for linear in ["attn.c_attn", "mlp.c_proj"] {
+                let half =
+                    |half| endings.iter().map(move |e| format!("{prefix}h.{layer}.{linear}.lora_{half}.weight{e}"));
+                all.extend(half("A").chain(half("B")));
+            }
+        }
+        all.sort();
+        all
+    };
+    let moments = ["", ".first_moment", ".second_moment"];
+    assert_eq!(names(&place.path("out/checkpoint.safetensors")), expected("", &moments));
+    let adapter = place.path("out/adapter_model.safetensors");
+    assert_eq!(names(&adapter), expected("base_model.model.transformer.", &[""]));
+    assert!(!place.path("out/model.safetensors").exists());
+    let config = std::fs::read(place.path("out/adapter_config.json")).expect("a configuration");
+    let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+    assert_eq!(config["target_modules"], serde_json::json!(["c_attn", "mlp.c_proj"]));
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&4.into(), &3.0.into()));
+    assert_eq!(config["fan_in_fan_out"], serde_json::json!(true));
+    // Backward computes no gradient of what is frozen and ends at the lowest adapter.
+    let state = Saved::open(&place.path("out/checkpoint.safetensors")).expect("a checkpoint").state().clone();
+    let checkpoint = Checkpoint::open(Path::new(&model), &[]).expect("the fixture");
+    let sets: Vec<(String, String)> =
+        checkpoint.config().dims.iter().map(|(n, v)| (n.clone(), v.to_string())).collect();
+    let graph = spec::compile(&spec::builtin("gpt2").expect("built in"), &sets, None).expect("compiles");
+    let plan = |targets: &[&str]| {
+        let mut settings = state.settings.clone();
+        settings.lora.as_mut().expect("adapters").targets = targets.iter().map(|t| t.to_string()).collect();
+        let graph = staticgrad::train::planning::adapted(&graph, &settings).expect("adapters fit");
+        staticgrad::train::planning::plan(&graph, &settings, 1).expect("plans").plan
+    };
+    let backward = |targets: &[&str]| -> Vec<String> {
+        let plan = plan(targets);
+        let nodes = plan.graph.nodes.iter().filter(|n| n.section == Section::Backward);
+        nodes.map(|n| format!("{} {}", n.op, n.name)).collect()
+    };
+    let all = backward(&["c_attn"]);
+    assert!(
+        all.iter().all(|n| !n.contains("linear.d_weight") && !n.contains("d_bias") && !n.contains("d_table")),
+        "{all:?}"
+    );
+    assert!(all.iter().all(|n| !n.contains("h.0.attn.c_attn.d_input") && !n.contains("h.0.ln_1")), "{all:?}");
+    let upper = backward(&["h.1.mlp.c_proj"]);
+    assert!(upper.iter().all(|n| !n.contains(" h.0.") && !n.contains("h.1.attn")), "{upper:?}");
+}
+
+#[test]
+fn resumed_adapters_have_the_bits_of_an_uninterrupted_run_on_the_same_base_only() {
+    let place = place();
+    for (name, model) in [("gpt2", fixture("gpt2-tiny")), ("llama", fixture("gguf-mini/llama.gguf"))] {
+        let out = |end: &str| format!("{name}-{end}");
+        let steps = ["--steps", "12", "--checkpoint-every", "5", "--log-every", "1"];
+        succeeded(adapt(&place, &model, &out("whole"), &steps));
+        let mut child = adapt(&place, &model, &out("killed"), &steps).spawn().expect("the program starts");
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        let _ = child.kill();
+        child.wait().expect("it ends");
+        if place.path(&out("killed")).join("checkpoint.safetensors").exists() {
+            succeeded(place.train(&out("killed"), &["--resume", "--threads", "1"]));
+        } else {
+            succeeded(adapt(&place, &model, &out("killed"), &steps));
+        }
+        for file in ["checkpoint.safetensors", "adapter_model.safetensors"] {
+            let bytes = |end: &str| values(&place.path(&out(end)).join(file));
+            assert!(bytes("whole") == bytes("killed"), "{name}: {file}");
+        }
+        let losses: Vec<f64> = Log::read(&place.path(&out("whole")).join("log.jsonl"))
+            .expect("a log")
+            .iter()
+            .filter_map(|r| r.loss)
+            .collect();
+        assert!(losses[11] < losses[0] - 0.05, "{name}: {losses:?}");
+    }
+    // The base is found again, and another one is refused.
+    let base = place.path("base");
+    std::fs::create_dir(&base).expect("a directory");
+    let copy = |from: &str| {
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(Path::new(&fixture(from)).join(file), base.join(file)).expect("copied");
+        }
+    };
+    copy("gpt2-tiny");
+    succeeded(adapt(&place, "base", "moved", &["--steps", "2"]));
+    let refused = |options: &[&str]| {
+        let output = output(place.train("moved", options));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, message) = refused(&["--resume", "--lora-rank", "8"]);
+    assert!(code == Some(2) && message.contains("--lora-rank differs"), "{message}");
+    let mut weights = std::fs::read(base.join("model.safetensors")).expect("weights");
+    let last = weights.len() - 3;
+    weights[last] ^= 1;
+    std::fs::write(base.join("model.safetensors"), weights).expect("written");
+    let (code, message) = refused(&["--resume"]);
+    assert!(code == Some(1) && message.contains("other frozen parameters"), "{message}");
+    std::fs::remove_dir_all(&base).expect("removed");
+    let (code, message) = refused(&["--resume"]);
+    assert!(code == Some(1) || code == Some(2), "{message}");
+    assert!(message.contains("base"), "{message}");
+}
+
+/// Writes tokens for `eval`.
+fn tokens_file(path: &Path) {
+    let tokens: Vec<u8> = (0..24i32).flat_map(|i| ((i * i + 5 * i) % 37).to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::I32, vec![2, 12], &tokens).expect("a tensor");
+    safetensors::serialize_to_file([("tokens", view)], None, path).expect("written");
+}
+
+/// Trains adapters of two models and merges them: base directory for PEFT, adapter, merged model.
+fn merged(place: &Place) -> Vec<(PathBuf, PathBuf, PathBuf)> {
+    let models =
+        [("gpt2", fixture("gpt2-tiny")), ("llama", fixture("llama-tiny")), ("gguf", fixture("gguf-mini/llama.gguf"))];
+    models
+        .into_iter()
+        .map(|(name, model)| {
+            let (out, to, hf) = (format!("{name}-adapter"), format!("{name}-merged"), format!("{name}-base"));
+            succeeded(adapt(place, &model, &out, &["--steps", "8", "--lora-alpha", "8"]));
+            staticgrad(place, &["merge", "--model", &model, "--adapter", &out, "--out", &to]);
+            staticgrad(place, &["export", "--model", &model, "--to", "hf", "--out", &hf]);
+            (place.path(&hf), place.path(&out), place.path(&to))
+        })
+        .collect()
+}
+
+#[test]
+fn a_merged_model_is_the_one_that_was_trained() {
+    let place = place();
+    for (_, adapter, merged) in merged(&place) {
+        let log = Log::read(&adapter.join("log.jsonl")).expect("a log");
+        let trained = log.iter().rev().find_map(|r| r.val_loss).expect("a validation");
+        // One step at a learning rate of nothing measures the merged model on the same windows.
+        let model = merged.display().to_string();
+        let none = [
+            "--model",
+            &model,
+            "--steps",
+            "1",
+            "--lr",
+            "1e-30",
+            "--min-lr",
+            "1e-30",
+            "--data",
+            "train.bin",
+            "--val",
+            "val.bin",
+        ];
+        let rest = ["--batch", "2", "--context", "16", "--warmup", "0", "--weight-decay", "0", "--sample-every", "0"];
+        let out = format!("{model}-measured");
+        succeeded(place.train(&out, &[&none[..], &rest[..]].concat()));
+        let measured = Log::read(&Path::new(&out).join("log.jsonl")).expect("a log");
+        let measured = measured.iter().rev().find_map(|r| r.val_loss).expect("a validation");
+        assert!((trained / measured - 1.0).abs() < 1e-5, "{model}: {trained} trained, {measured} merged");
+    }
+}
+
+#[test]
+fn peft_computes_the_logits_of_the_merged_model() {
+    let Some(python) = std::env::var_os("PEERS") else {
+        eprintln!("skipped: PEERS is not set (a Python with torch, transformers and peft)");
+        return;
+    };
+    let place = place();
+    let tokens = place.path("tokens.safetensors");
+    tokens_file(&tokens);
+    for (base, adapter, merged) in merged(&place) {
+        let logits = place.path("logits.safetensors");
+        let text = |path: &Path| path.display().to_string();
+        staticgrad(&place, &["eval", "--model", &text(&merged), "--tokens", &text(&tokens), "--out", &text(&logits)]);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/adapter_logits.py");
+        let printed =
+            Command::new(&python).arg(script).args([&base, &adapter, &tokens, &logits]).output().expect("it runs");
+        assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+        let numbers: Vec<f64> =
+            String::from_utf8_lossy(&printed.stdout).lines().map(|l| l.parse().expect("a number")).collect();
+        eprintln!(
+            "{}: PEFT {:.1e} from the merged model, {:.1e} from the base",
+            merged.display(),
+            numbers[0],
+            numbers[1]
+        );
+        assert!(numbers[0] < 1e-5 && numbers[1] > 1e-2, "{}: {numbers:?}", merged.display());
+    }
+}
+
+#[test]
+fn adapters_that_cannot_be_are_refused() {
+    let place = place();
+    let refused = |model: &str, options: &[&str], code: i32, words: &str| {
+        let output = output(place.train("a", &[&["--model", model, "--steps", "2"], &OPTIONS[..], options].concat()));
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{options:?}: {message}");
+        assert!(message.contains(words) && message.trim_end().lines().count() == 1, "{options:?}: {message}");
+    };
+    let tiny = fixture("gpt2-tiny");
+    refused(&tiny, &["--lora-rank", "0"], 2, "--lora-rank 0");
+    refused(&tiny, &["--lora-rank", "2", "--lora-alpha", "0"], 2, "--lora-alpha 0");
+    refused(&tiny, &["--lora-alpha", "2"], 2, "--lora-alpha needs --lora-rank");
+    refused(&tiny, &["--lora-rank", "2", "--lora-targets", "q_proj"], 1, "there are c_attn, c_fc, c_proj");
+    refused("gpt2", &["--lora-rank", "2", "--set", "L=1"], 2, "is a spec");
+    assert!(!place.path("a").join("checkpoint.safetensors").exists());
+}
