@@ -187,6 +187,9 @@ fn plans_run_like_the_model_they_were_made_of() {
     assert_eq!(direct, bench.succeeds("run --model spec.plan --weights model Hello --max-tokens 12"));
     assert_eq!(direct, bench.succeeds("run --model whole.plan Hello --max-tokens 12"));
     assert_eq!(direct, bench.succeeds("run --model model Hello --max-tokens 12 --threads 1"));
+    bench.succeeds("compile model --weights model --kv-type bf16 --step-rows 4 -o half.plan");
+    let half = bench.succeeds("run --model model Hello --max-tokens 12 --kv-type bf16");
+    assert_eq!(half, bench.succeeds("run --model half.plan Hello --max-tokens 12"));
     let stopped = bench.run("run --model model Hello --max-tokens 999");
     assert!(stopped.status.success());
     let note = String::from_utf8_lossy(&stopped.stderr).into_owned();
@@ -220,6 +223,9 @@ fn plans_that_do_not_fit_or_are_damaged() {
     bench.refuses("run --model bare.plan hi", 2, &["bare.plan", "--weights PATH"]);
     bench.refuses("run --model whole.plan hi --set C=8", 2, &["--set cannot change a compiled plan"]);
     bench.refuses("run --model whole.plan hi --weights-type f16", 2, &["--weights-type", "compile it again"]);
+    bench.refuses("run --model whole.plan hi --kv-type f16", 2, &["--kv-type", "compile it again"]);
+    bench.refuses("run --model model hi --kv-type q8_0", 2, &["--kv-type q8_0", "f32, f16 or bf16"]);
+    bench.refuses("compile model --mode train --kv-type bf16", 2, &["--kv-type", "training needs f32"]);
     bench.refuses("run --model model --weights model hi", 2, &["--weights goes with a plan"]);
     bench.refuses("run --model train.plan --weights model hi", 1, &["for training", "--mode infer"]);
     let other = fixture("llama-tiny");

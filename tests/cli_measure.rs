@@ -325,3 +325,34 @@ fn training_is_measured_by_section_and_op() {
     bench.refuses("bench --what train --set T=32 --context 33", 2, &["--context 33", "32"]);
     bench.refuses("bench --what train --model nowhere.sg", 1, &["nowhere.sg"]);
 }
+
+/// Speeds are whatever the machine gives; that they are there, positive and in the stated form is what this says.
+#[test]
+fn bench_prints_one_object_a_line() {
+    let bench = Bench::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("graph-specs/shakespeare").display().to_string();
+    let objects = |line: &str| -> Vec<serde_json::Value> {
+        let printed = String::from_utf8(bench.succeeds(&format!("bench {line} --repeat 1 --json"))).expect("UTF-8");
+        printed.lines().map(|l| serde_json::from_str(l).expect("an object a line")).collect()
+    };
+    let decode = &objects(&format!("--what decode --model {model} --kv-type bf16"))[0];
+    for key in ["what", "model", "dtype", "threads", "rows", "best", "median", "unit", "percent_of_limit"] {
+        assert!(!decode[key].is_null(), "{key} is missing from {decode}");
+    }
+    assert!(decode["best"].as_f64() > Some(0.0) && decode["percent_of_limit"].as_f64() > Some(0.0), "{decode}");
+    let disturbed = objects(&format!("--what disturbed --model {model} --rows 64"));
+    assert_eq!(disturbed.len(), 4);
+    assert!(disturbed.iter().all(|o| o["unit"] == "× time" && o["median"].as_f64() > Some(0.0)), "{disturbed:?}");
+    std::fs::write(bench.path("text.txt"), text(600)).expect("writes");
+    let types = objects(&format!("--what types --model {model} --text text.txt"));
+    let names: Vec<&str> = types.iter().filter_map(|o| o["dtype"].as_str()).collect();
+    assert_eq!(names, ["f32", "f16", "bf16", "q8_0", "q4_0", "native"]);
+    let bytes: Vec<u64> = types.iter().filter_map(|o| o["weights"].as_u64()).collect();
+    assert!(bytes[0] > bytes[1] && bytes[1] > bytes[3] && bytes[3] > bytes[4], "{bytes:?}");
+    // The text is noise to the model; what rounding does to its loss is small beside that loss.
+    let nats: Vec<f64> = types.iter().filter_map(|o| o["perplexity"].as_f64()).map(f64::ln).collect();
+    assert!(nats.iter().all(|n| (n - nats[0]).abs() < 0.1 * nats[0]), "{nats:?}");
+    bench.refuses("bench --what types --model model", 2, &["--text"]);
+    bench.refuses("bench --what decode", 2, &["--model PATH is missing"]);
+    bench.refuses("bench --what decode --model model", 2, &["context of 32 rows"]);
+}

@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{planned, session, tokens};
+use common::{planned, planned_keeping, session, tokens};
 use staticgrad::exec::{Session, Want};
 use staticgrad::ops::Capacity;
 use staticgrad::passes::Layout;
+use staticgrad::plan::BufferKind;
 use staticgrad::tensor::DType;
 use staticgrad::weights::WeightsType;
 
@@ -60,6 +61,56 @@ fn every_split_of_a_sequence_gives_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn keys_and_values_in_half_precision_keep_every_promise() {
+    for model in MODELS {
+        let text = tokens(24, 97);
+        let exact = {
+            let (plan, store) = planned(model, Layout::Compact, capacity(1, 24), F32);
+            logits(&mut session(&plan, &store, 2), 0, &text, &[24])
+        };
+        for kept in [DType::F16, DType::BF16] {
+            let mut reference = None;
+            for (layout, threads) in
+                [(Layout::Compact, 2), (Layout::Compact, 1), (Layout::Compact, 7), (Layout::Full, 3)]
+            {
+                let (plan, store) = planned_keeping(model, layout, capacity(1, 24), F32, kept);
+                let mut session = session(&plan, &store, threads);
+                for parts in [vec![24], vec![1; 24], vec![7, 17], vec![23, 1], vec![3, 1, 4, 1, 5, 9, 1]] {
+                    let bits = logits(&mut session, 0, &text, &parts);
+                    let expected = reference.get_or_insert_with(|| bits.clone());
+                    assert!(bits == *expected, "{model}, {kept}, {layout:?}, {threads} threads, in calls of {parts:?}");
+                }
+            }
+            let (plan, store) = planned_keeping(model, Layout::Compact, capacity(1, 10), F32, kept);
+            let mut session = session(&plan, &store, 2);
+            let whole = logits(&mut session, 0, &text[..10], &[10]);
+            for parts in compositions(10) {
+                assert_eq!(logits(&mut session, 0, &text[..10], &parts), whole, "{model} {kept} in calls of {parts:?}");
+            }
+            let rounded = reference.expect("computed");
+            assert_ne!(rounded, exact, "{model}: keeping {kept} rounds nothing");
+            let most = exact.iter().map(|&b| f32::from_bits(b).abs()).fold(0.0, f32::max);
+            let differs = rounded.iter().zip(&exact).map(|(&a, &b)| (f32::from_bits(a) - f32::from_bits(b)).abs());
+            let differs = differs.fold(0.0, f32::max) / most;
+            assert!(differs < if kept == DType::F16 { 2e-3 } else { 2e-2 }, "{model} {kept}: {differs}");
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_in_half_precision_take_half_the_bytes() {
+    let kept = |kept| {
+        let (plan, _store) = planned_keeping("llama-tiny", Layout::Compact, capacity(2, 48), F32, kept);
+        let rows = plan.buffers.iter().filter(|b| b.kind == BufferKind::Kept);
+        (rows.clone().count(), rows.map(|b| b.size).sum::<u64>())
+    };
+    let (count, bytes) = kept(DType::F32);
+    assert!(count > 0);
+    assert_eq!(kept(DType::F16), (count, bytes / 2));
+    assert_eq!(kept(DType::BF16), (count, bytes / 2));
 }
 
 #[test]

@@ -4,8 +4,10 @@ mod sample_plans;
 
 use sample_plans::planned;
 use staticgrad::passes::Layout;
+use staticgrad::plan::file::PlanFile;
 use staticgrad::plan::report::Report;
 use staticgrad::plan::{Plan, file};
+use staticgrad::weights::Entry;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -91,6 +93,36 @@ fn damaged_files_are_refused_in_one_line() {
     }
     let missing = Path::new(&path).with_extension("no");
     assert_eq!(plan_dump(&["check", missing.to_str().expect("UTF-8")]).status.code(), Some(1));
+}
+
+/// A start of the program reads header and plan; `check` compares every packed weight too, and names the one that is damaged.
+#[test]
+fn check_names_a_damaged_weight() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("model.plan");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2-tiny");
+    let made = Command::new(env!("CARGO_BIN_EXE_staticgrad"))
+        .args(["compile".as_ref(), model.as_os_str(), "--weights".as_ref(), model.as_os_str(), "-o".as_ref()])
+        .arg(&path)
+        .output()
+        .expect("staticgrad runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let name = path.to_str().expect("UTF-8");
+    let sound = plan_dump(&["check", name]);
+    assert!(sound.status.success() && stdout(&sound).contains("; 28 weights, "), "{}", stdout(&sound));
+    let (section, entries) =
+        PlanFile::open(&path).and_then(|f| f.weight_index::<Entry>()).expect("reads").expect("holds weights");
+    let bytes = std::fs::read(&path).expect("reads");
+    for entry in [&entries[0], &entries[entries.len() / 2], &entries[entries.len() - 1]] {
+        let mut damaged = bytes.clone();
+        damaged[section.offset + entry.offset + entry.len / 2] ^= 0x10;
+        std::fs::write(&path, &damaged).expect("writes");
+        let output = plan_dump(&["check", name]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = String::from_utf8_lossy(&output.stderr).to_string();
+        assert!(message.lines().count() == 1 && message.contains(&entry.name), "{message}");
+        assert!(message.contains("checksum") && output.stdout.is_empty(), "{message}");
+    }
 }
 
 #[test]

@@ -1,23 +1,21 @@
 //! `staticgrad bench`: speed against the limits that the machine shows in the same run.
 
+mod disturbed;
+mod speed;
 mod train;
+mod types;
 
 use super::ThreadArgs;
 use super::ladder;
 use super::model::{Model, ModelArgs};
-use super::output::line;
+use super::output::{bytes, line};
 use crate::error::{Error, Result};
-use crate::exec::{Session, Want};
-use crate::graph::RowSpace;
 use crate::kernels::isa::Isa;
 use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
-use crate::ops::{self, Capacity};
-use crate::plan::Plan;
-use crate::tensor::DType;
-use crate::weights::ParamStore;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::time::Instant;
+pub(super) use speed::main_type;
+use speed::{Work, best_and_median, tokens};
 
 /// Options of `bench`.
 #[derive(Args)]
@@ -25,8 +23,8 @@ pub struct BenchArgs {
     /// What to measure.
     #[arg(long, value_enum)]
     what: What,
-    /// The model; for train, a spec from scratch (by default gpt2) or a checkpoint.
-    #[arg(long, value_name = "PATH", required_if_eq_any([("what", "prefill"), ("what", "decode"), ("what", "ladder")]))]
+    /// The model, for everything but the roofline; for train, a spec from scratch (by default gpt2) or a checkpoint.
+    #[arg(long, value_name = "PATH")]
     model: Option<std::path::PathBuf>,
     /// Weights for a plan that holds none.
     #[arg(long, value_name = "PATH")]
@@ -34,9 +32,15 @@ pub struct BenchArgs {
     /// Types of the weights in memory.
     #[arg(long, value_name = "TYPE", default_value = "native")]
     weights_type: String,
+    /// Type in which keys and values are kept: f32, f16 or bf16 [default: f32, or as a plan was compiled].
+    #[arg(long, value_name = "TYPE")]
+    kv_type: Option<String>,
     /// Draw the ladder as SVG.
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<std::path::PathBuf>,
+    /// Text whose perplexity is measured for each type of weights (types).
+    #[arg(long, value_name = "FILE")]
+    text: Option<std::path::PathBuf>,
     /// Rows of the prompt for prefill; position of the first token for decode; tokens of the ladder.
     #[arg(long, value_name = "N")]
     rows: Option<usize>,
@@ -54,10 +58,19 @@ pub struct BenchArgs {
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 enum What {
+    /// Read and update bandwidth, arithmetic peaks.
     Roofline,
+    /// A prompt in one call.
     Prefill,
+    /// 64 tokens, one a call.
     Decode,
+    /// Prefill and decode beside a busy thread, and with four threads a core, over the undisturbed time.
+    Disturbed,
+    /// Perplexity beside speed for each type of weights.
+    Types,
+    /// The published ablation of row skipping.
     Ladder,
+    /// A training step by section and op.
     Train,
 }
 
@@ -89,11 +102,6 @@ fn print(args: &BenchArgs, threads: usize, m: &Measured) {
     }
 }
 
-fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
-    rates.sort_by(f64::total_cmp);
-    (rates[rates.len() - 1], rates[rates.len() / 2])
-}
-
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let threads = args.threads.count()?;
@@ -107,12 +115,17 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
         (What::Train, model) => train::run(args, model.as_deref(), threads),
         (_, None) => Err(Error::Usage("--model PATH is missing".into())),
+        (What::Types, Some(path)) => {
+            let text = args.text.as_deref().ok_or_else(|| Error::Usage("--text FILE is missing".into()))?;
+            types::run(&model_args(args, path), text, threads, args.repeat, &|row| print_type(args, path, threads, row))
+        }
         (What::Ladder, Some(path)) => {
             let rows = args.rows.unwrap_or(LADDER_TOKENS);
             ladder::run(&model_args(args, path), threads, rows, args.json, args.chart.as_deref())
         }
-        (What::Prefill, Some(path)) => prefill(args, &open(args, path)?, threads),
-        (What::Decode, Some(path)) => decode(args, &open(args, path)?, threads),
+        (What::Disturbed, Some(path)) => disturbed(args, &open(args, path)?, threads),
+        (What::Prefill, Some(path)) => speed(args, &open(args, path)?, Work::Prefill(prompt(args, 512)), threads),
+        (What::Decode, Some(path)) => speed(args, &open(args, path)?, Work::Decode(prompt(args, 8)), threads),
     }
 }
 
@@ -124,6 +137,7 @@ fn model_args(args: &BenchArgs, path: &std::path::Path) -> ModelArgs {
         model: Some(path.to_path_buf()),
         weights: args.weights.clone(),
         weights_type: args.weights_type.clone(),
+        kv_type: args.kv_type.clone(),
         set: Vec::new(),
     }
 }
@@ -153,127 +167,68 @@ fn roofline(args: &BenchArgs, threads: usize) {
     }
 }
 
-/// Tokens that are as good as any: the same for every run and every program.
-fn tokens(n: usize, vocabulary: usize) -> Vec<i32> {
-    (0..n).map(|i| (i * 7919 % vocabulary.min(49000)) as i32).collect()
+/// Rows of the prompt, or the usual number.
+fn prompt(args: &BenchArgs, usual: usize) -> usize {
+    args.rows.unwrap_or(usual).max(1)
 }
 
-/// Weight bytes that one decoded token reads: every matrix that is multiplied by.
-fn bytes_per_token(plan: &Plan, store: &ParamStore) -> usize {
-    let multiplied = |name: &str| {
-        plan.graph
-            .nodes
-            .iter()
-            .any(|n| n.op == "linear" && n.operands.iter().any(|&t| plan.graph.tensor(t).name == name))
-    };
-    store.entries().iter().filter(|e| e.matrix.is_some() && multiplied(&e.name)).map(|e| e.len).sum()
-}
-
-/// Bytes of keys and values that a token at position `position` reads.
-fn kept_bytes(plan: &Plan, position: usize) -> usize {
-    let kept =
-        plan.graph.tensors.iter().filter(|t| t.ty.extent == crate::tensor::RowExtent::Kept && t.ty.dtype == DType::F32);
-    kept.map(|t| 4 * t.ty.shape.elements() * (position + 1)).sum()
-}
-
-/// Arithmetic of a call of `rows` rows from the first on, of which one is wanted.
-fn flops(plan: &Plan, rows: usize) -> f64 {
-    let cost = |node: &crate::graph::Node| {
-        let op = ops::find(&node.op).expect("the plan was verified");
-        let live = if node.space == RowSpace::Wanted { 1 } else { rows };
-        op.cost(&ops::build::signature(&plan.graph, node), live, rows).flops
-    };
-    plan.graph.nodes.iter().filter(|n| n.op == "linear" || n.op == "causal_attention").map(cost).sum()
-}
-
-fn main_type(store: &ParamStore) -> DType {
-    let matrix = |d: DType| {
-        store.entries().iter().filter(move |e| e.matrix.is_some() && e.dtype == d).map(|e| e.len).sum::<usize>()
-    };
-    DType::ALL.into_iter().max_by_key(|&d| matrix(d)).unwrap_or(DType::F32)
-}
-
-fn prefill(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
-    let rows = args.rows.unwrap_or(512).min(model.context()?);
-    let plan = model.plan(Capacity { slots: 1, context: rows, step_rows: rows, wanted_rows: 1 })?;
-    let store = model.store(&plan)?;
-    let mut session = Session::new(&plan, threads, &|name| store.get(name))?;
-    let prompt = tokens(rows, session.vocabulary());
-    let mut rates = Vec::new();
-    for _ in 0..=args.repeat {
-        session.truncate(0, 0);
-        let start = Instant::now();
-        prompt.chunks(plan.capacity.step_rows).try_for_each(|part| session.run(&[(0, part)], Want::Last))?;
-        rates.push(rows as f64 / start.elapsed().as_secs_f64());
-    }
-    rates.remove(0);
-    let dtype = main_type(&store);
-    let kind = match dtype {
-        DType::F32 | DType::F16 => Arithmetic::F32,
-        DType::BF16 => Arithmetic::Bf16,
-        _ => Arithmetic::Int8,
-    };
-    let limit = arithmetic_peak(Isa::current(), kind, threads);
-    let (best, median) = best_and_median(rates);
-    let percent_of_limit = 100.0 * best * flops(&plan, rows) / rows as f64 / limit;
-    let name = model.name();
+fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<()> {
+    let speed = speed::measure(model, work, threads, args.repeat)?;
     let m = Measured {
-        what: "prefill",
-        model: &name,
-        dtype: dtype.name(),
-        rows,
-        best,
-        median,
+        what: work.name(),
+        model: &model.name(),
+        dtype: speed.dtype.name(),
+        rows: speed.rows,
+        best: speed.best,
+        median: speed.median,
         unit: "tokens/s",
-        percent_of_limit,
+        percent_of_limit: speed.percent_of_limit,
     };
     print(args, threads, &m);
     Ok(())
 }
 
-/// Tokens generated after the prompt.
-const DECODE_TOKENS: usize = 64;
+/// Most that a disturbance may cost, in undisturbed times.
+const MOST_SLOWDOWN: f64 = 2.0;
 
-fn decode(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
-    let context = model.context()?;
-    let rows = args.rows.unwrap_or(8).max(1);
-    if rows + DECODE_TOKENS > context {
-        return Err(Error::Usage(format!(
-            "--rows {rows} and {DECODE_TOKENS} tokens exceed the context of {context} rows"
-        )));
+fn disturbed(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
+    for work in [Work::Decode(8), Work::Prefill(prompt(args, 512))] {
+        for slow in disturbed::measure(model, work, threads, args.repeat)? {
+            let m = Measured {
+                what: &format!("{} {}", slow.work.name(), slow.by),
+                model: &model.name(),
+                dtype: "",
+                rows: work.rows(),
+                best: slow.best,
+                median: slow.median,
+                unit: "× time",
+                percent_of_limit: 100.0 * slow.median / MOST_SLOWDOWN,
+            };
+            print(args, slow.threads, &m);
+        }
     }
-    let capacity = Capacity { slots: 1, context: rows + DECODE_TOKENS, step_rows: rows.min(256), wanted_rows: 1 };
-    let plan = model.plan(capacity)?;
-    let store = model.store(&plan)?;
-    let mut session = Session::new(&plan, threads, &|name| store.get(name))?;
-    let text = tokens(rows + DECODE_TOKENS, session.vocabulary());
-    let isa = Isa::current();
-    let streams = Streams::allocate();
-    let mut bandwidth: f64 = 0.0;
-    let mut rates = Vec::new();
-    for _ in 0..=args.repeat {
-        bandwidth = bandwidth.max(streams.read_bandwidth(isa, threads));
-        session.truncate(0, 0);
-        session.advance_to(0, &text[..rows])?;
-        let start = Instant::now();
-        text[rows..].iter().try_for_each(|&t| session.run(&[(0, &[t])], Want::Last))?;
-        rates.push(DECODE_TOKENS as f64 / start.elapsed().as_secs_f64());
-    }
-    rates.remove(0);
-    let (best, median) = best_and_median(rates);
-    let bytes = bytes_per_token(&plan, &store) + kept_bytes(&plan, rows + DECODE_TOKENS / 2);
-    let percent_of_limit = 100.0 * best * bytes as f64 / bandwidth;
-    let (name, dtype) = (model.name(), main_type(&store));
-    let m = Measured {
-        what: "decode",
-        model: &name,
-        dtype: dtype.name(),
-        rows,
-        best,
-        median,
-        unit: "tokens/s",
-        percent_of_limit,
-    };
-    print(args, threads, &m);
     Ok(())
+}
+
+fn print_type(args: &BenchArgs, path: &std::path::Path, threads: usize, row: &types::Row) {
+    let model = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let (decode, prefill) = (&row.decode, &row.prefill);
+    if args.json {
+        let object = json!({
+            "what": "types", "model": model, "dtype": row.name, "threads": threads, "perplexity": row.perplexity,
+            "tokens": row.tokens, "weights": decode.weights, "decode": decode.median, "prefill": prefill.median,
+            "unit": "tokens/s",
+        });
+        return line(&object.to_string());
+    }
+    line(&format!(
+        "{:<7} weights {:>10}  perplexity {:>9.4} ({} tokens)  decode {:>8.1} tokens/s  prefill({}) {:>8.1} tokens/s",
+        row.name,
+        bytes(decode.weights as u64),
+        row.perplexity,
+        row.tokens,
+        decode.median,
+        prefill.rows,
+        prefill.median
+    ));
 }

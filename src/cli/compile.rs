@@ -1,16 +1,18 @@
 //! `staticgrad compile`: a spec or a checkpoint to a plan file.
 
-use super::model::{graph_of, parse_sets};
+use super::model::{graph_of, parse_kv_type, parse_sets};
 use super::output::{bytes, line};
 use super::size;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
+use crate::passes::kept_type::keep_as;
 use crate::passes::optimizer::AdamW;
 use crate::passes::{Fusions, Layout, Mode, Training, lower, train};
 use crate::plan::budget::{self, FuseOptimizer};
 use crate::plan::{Plan, compile_with, file};
 use crate::spec;
+use crate::tensor::DType;
 use crate::weights::{Checkpoint, ParamStore, WeightsType};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -66,6 +68,9 @@ pub struct CompileArgs {
     /// Types of the packed weights.
     #[arg(long, value_name = "TYPE", default_value = "native")]
     weights_type: String,
+    /// Type in which keys and values are kept (inference): f32, f16 or bf16.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    kv_type: String,
     /// The plan file to write.
     #[arg(short, long, value_name = "FILE.plan")]
     output: Option<PathBuf>,
@@ -110,6 +115,7 @@ pub fn run(args: &CompileArgs) -> Result<()> {
             return Err(Error::Usage(format!("{flag} 0: must be at least 1")));
         }
     }
+    let kv_type = parse_kv_type(Some(&args.kv_type))?;
     let graph = source_graph(args)?;
     let mode = match (args.mode, args.layout) {
         (PlanMode::Train, _) => Mode::Train,
@@ -128,7 +134,10 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         }
     }
     let graph = match args.mode {
-        PlanMode::Infer => graph,
+        PlanMode::Infer => keep_as(&graph, kv_type)?,
+        PlanMode::Train if kv_type != DType::F32 => {
+            return Err(Error::Usage("--kv-type is for --mode infer; training needs f32".into()));
+        }
         PlanMode::Train => {
             let training =
                 Training { accumulate: args.accumulate, optimizer: Some(AdamW::default()), ..Training::default() };

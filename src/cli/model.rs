@@ -4,11 +4,13 @@ use super::embedded;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
+use crate::passes::kept_type::keep_as;
 use crate::passes::{Layout, Mode};
 use crate::plan::container::{self, Section};
 use crate::plan::file::PlanFile;
 use crate::plan::{Plan, compile};
 use crate::spec;
+use crate::tensor::DType;
 use crate::text::Tokenizer;
 use crate::weights::{Checkpoint, ConstValue, Entry, GgufTokenizer, ModelConfig, ParamStore, WeightsType};
 use clap::Args;
@@ -27,6 +29,9 @@ pub struct ModelArgs {
     /// Types of the weights in memory: native keeps the file's, f32 is the reference path.
     #[arg(long, value_name = "TYPE", default_value = "native")]
     pub weights_type: String,
+    /// Type in which keys and values are kept: f32, f16 or bf16 [default: f32, or as a plan was compiled].
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<String>,
     /// Set a dimension or constant of the spec (repeatable), such as C=64.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
@@ -40,7 +45,7 @@ pub struct Model {
 }
 
 enum Source {
-    /// A checkpoint; the plan is made to measure.
+    /// A checkpoint, with keys and values as asked for; the plan is made to measure.
     Checkpoint { graph: Box<Graph>, checkpoint: Box<Checkpoint> },
     /// A plan file, with a checkpoint beside it or weights inside.
     Plan { file: PlanFile, plan: Box<Plan>, weights: PlanWeights },
@@ -49,6 +54,19 @@ enum Source {
 enum PlanWeights {
     Checkpoint(Box<Checkpoint>),
     Inside(Section, Vec<Entry>),
+}
+
+/// A `--kv-type`.
+///
+/// # Errors
+/// An unknown word, with the known ones.
+pub fn parse_kv_type(word: Option<&str>) -> Result<DType> {
+    match word.unwrap_or("f32") {
+        "f32" => Ok(DType::F32),
+        "f16" => Ok(DType::F16),
+        "bf16" => Ok(DType::BF16),
+        other => Err(Error::Usage(format!("--kv-type {other}: unknown; use f32, f16 or bf16"))),
+    }
 }
 
 /// `NAME=VALUE` pairs.
@@ -107,13 +125,14 @@ impl Model {
     /// Missing or damaged files, weights that do not fit, with what to do.
     pub fn open(args: &ModelArgs) -> Result<Model> {
         let weights_type = WeightsType::from_name(&args.weights_type)?;
+        let kv_type = parse_kv_type(args.kv_type.as_deref())?;
         let sets = parse_sets(&args.set)?;
         let Some(path) = args.model.clone() else {
             if args.weights.is_some() {
                 return Err(Error::Usage("--weights goes with a plan file as --model".into()));
             }
             let checkpoint = Box::new(embedded::checkpoint(&sets)?);
-            let graph = Box::new(graph_of(checkpoint.config(), &sets)?);
+            let graph = Box::new(keep_as(&graph_of(checkpoint.config(), &sets)?, kv_type)?);
             return Ok(Model {
                 path: checkpoint.path().to_path_buf(),
                 source: Source::Checkpoint { graph, checkpoint },
@@ -125,11 +144,14 @@ impl Model {
                 return Err(Error::Usage("--weights goes with a plan file as --model".into()));
             }
             let checkpoint = Box::new(Checkpoint::open(&path, &sets)?);
-            let graph = Box::new(graph_of(checkpoint.config(), &sets)?);
+            let graph = Box::new(keep_as(&graph_of(checkpoint.config(), &sets)?, kv_type)?);
             return Ok(Model { source: Source::Checkpoint { graph, checkpoint }, path, weights_type });
         }
         if !sets.is_empty() {
             return Err(Error::Usage("--set cannot change a compiled plan; compile it again".into()));
+        }
+        if args.kv_type.is_some() {
+            return Err(Error::Usage("--kv-type cannot change a compiled plan; compile it again".into()));
         }
         let file = PlanFile::open(&path)?;
         let plan = Box::new(file.plan()?);

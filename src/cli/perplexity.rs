@@ -9,7 +9,7 @@ use crate::exec::{Session, Want};
 use crate::ops::Capacity;
 use crate::train::TokenSource;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `perplexity`.
 #[derive(Args)]
@@ -115,6 +115,21 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sum of the losses in nats, and their number, of the first `count` tokens of a text in windows of `context` rows that do not overlap.
+///
+/// # Errors
+/// A text that does not load or is shorter than two tokens.
+pub fn of_beginning(model: &Model, text: &Path, context: usize, count: usize, threads: usize) -> Result<(f64, usize)> {
+    let source = TokenSource::open(text, || model.tokenizer())?;
+    source.check_vocab_size(model.dim("V")?)?;
+    let tokens: Vec<i32> = (0..source.len().min(count + 1)).map(|i| source.get(i) as i32).collect();
+    let list = windows(tokens.len(), context, context);
+    if list.is_empty() {
+        return Err(Error::file(text, format!("{} tokens are too few: nothing follows the first", tokens.len())));
+    }
+    total(model, &tokens, &list, threads)
 }
 
 /// Sum of the losses of all counted targets, in nats, and their number.

@@ -1,9 +1,12 @@
 //! `--profile`: where the time went, per kind of op, and as a trace that Perfetto opens.
 
+use super::bench::main_type;
 use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::exec::Executor;
 use crate::graph::{Node, RowSpace};
+use crate::kernels::isa::Isa;
+use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
 use crate::ops;
 use crate::weights::ParamStore;
 use serde_json::json;
@@ -18,10 +21,32 @@ struct Kind {
     seconds: f64,
     flops: f64,
     bytes: f64,
+    /// Seconds at the limit of the machine.
+    least: f64,
 }
 
-/// Arithmetic and bytes of a node over the calls, weights included.
-fn work(executor: &Executor, store: &ParamStore, node: &Node, calls: Calls) -> (f64, f64) {
+/// What the machine can do, measured when the profile is printed.
+struct Limits {
+    /// Bytes a second.
+    bandwidth: f64,
+    /// Operations a second of products with the model's weights, and of everything else.
+    products: f64,
+    rest: f64,
+}
+
+impl Limits {
+    fn measure(threads: usize, store: &ParamStore) -> Self {
+        let isa = Isa::current();
+        Limits {
+            bandwidth: Streams::allocate().read_bandwidth(isa, threads),
+            products: arithmetic_peak(isa, Arithmetic::of(main_type(store)), threads),
+            rest: arithmetic_peak(isa, Arithmetic::F32, threads),
+        }
+    }
+}
+
+/// Arithmetic and bytes of a node over the calls, weights included, and the seconds that they take at the limit of the machine.
+fn work(executor: &Executor, store: &ParamStore, node: &Node, calls: Calls, limits: &Limits) -> (f64, f64, f64) {
     let graph = &executor.plan().graph;
     let sig = ops::build::signature(graph, node);
     let op = ops::find(&node.op).expect("the plan was verified");
@@ -32,39 +57,52 @@ fn work(executor: &Executor, store: &ParamStore, node: &Node, calls: Calls) -> (
         }
         _ => 0,
     };
-    calls.iter().fold((0.0, 0.0), |(flops, bytes), &(rows, wanted, context, count)| {
+    let peak = if node.op == "linear" { limits.products } else { limits.rest };
+    calls.iter().fold((0.0, 0.0, 0.0), |(flops, bytes, seconds), &(rows, wanted, context, count)| {
         let live = if node.space == RowSpace::Wanted { wanted } else { rows };
         // A call of few rows far into a sequence attends to all of it.
         let cost = op.cost(&sig, live, if rows == context { rows } else { 2 * context - 1 });
         let n = if live == 0 { 0.0 } else { count as f64 };
-        (flops + n * cost.flops, bytes + n * (cost.bytes + weights as f64))
+        let traffic = cost.bytes + weights as f64;
+        let least = f64::max(cost.flops / peak, traffic / limits.bandwidth);
+        (flops + n * cost.flops, bytes + n * traffic, seconds + n * least)
     })
 }
 
-/// The table for standard error.
+/// The table for standard error. `% of limit` is the time that arithmetic at the measured peak, or traffic at the measured bandwidth,
+/// would take, whichever is more, over the time it took; what stays in the caches can exceed 100.
 pub fn table(executor: &Executor, store: &ParamStore, calls: Calls) -> String {
+    let limits = Limits::measure(executor.threads(), store);
     let mut kinds: Vec<Kind> = Vec::new();
     for time in executor.profile() {
         let node = &executor.plan().graph.nodes[time.node];
-        let (flops, bytes) = work(executor, store, node, calls);
+        let (flops, bytes, least) = work(executor, store, node, calls, &limits);
         let seconds = time.nanoseconds as f64 * 1e-9;
         match kinds.iter_mut().find(|k| k.op == node.op) {
-            Some(k) => (k.seconds, k.flops, k.bytes) = (k.seconds + seconds, k.flops + flops, k.bytes + bytes),
-            None => kinds.push(Kind { op: node.op.clone(), seconds, flops, bytes }),
+            Some(k) => {
+                (k.seconds, k.flops) = (k.seconds + seconds, k.flops + flops);
+                (k.bytes, k.least) = (k.bytes + bytes, k.least + least);
+            }
+            None => kinds.push(Kind { op: node.op.clone(), seconds, flops, bytes, least }),
         }
     }
     kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let total: f64 = kinds.iter().map(|k| k.seconds).sum();
-    let mut text = format!("{:<22} {:>10} {:>7} {:>10} {:>9}\n", "op", "ms", "%", "GFLOP/s", "GB/s");
+    let mut text = format!(
+        "{:<22} {:>10} {:>7} {:>10} {:>10} {:>9} {:>11}\n",
+        "op", "ms", "%", "MB", "GFLOP/s", "GB/s", "% of limit"
+    );
     for k in &kinds {
         let per = |x: f64| if k.seconds > 0.0 { x / k.seconds / 1e9 } else { 0.0 };
         let share = if total > 0.0 { 100.0 * k.seconds / total } else { 0.0 };
         text += &format!(
-            "{:<22} {:>10.3} {share:>7.1} {:>10.1} {:>9.2}\n",
+            "{:<22} {:>10.3} {share:>7.1} {:>10.2} {:>10.1} {:>9.2} {:>11.1}\n",
             k.op,
             1e3 * k.seconds,
+            k.bytes / 1e6,
             per(k.flops),
-            per(k.bytes)
+            per(k.bytes),
+            100e9 * per(k.least),
         );
     }
     text

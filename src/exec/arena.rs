@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
 use crate::kernels::param::Param;
 use crate::kernels::view::{View, ViewMut};
-use crate::ops::{Operands, RowSet, Weight};
+use crate::ops::{HalfRows, KeptRows, Operands, RowSet, Weight};
 use crate::tensor::{DType, RowExtent};
 use bumpalo::Bump;
 use std::alloc::Layout;
@@ -243,6 +243,31 @@ impl NodeOperands<'_, '_> {
         unsafe { View::from_raw(slot.arena().cast(), rows, slot.width, slot.width, self.index(slot.extent)) }
     }
 
+    /// Every row that there is room for; `T` is the type that the slot's dtype stands for.
+    fn all_rows<'v, T>(slot: &Slot) -> View<'v, T> {
+        // SAFETY: all `capacity` rows are inside the buffer. Rows that were never computed hold arbitrary bits, which are values of the
+        // three types that `kept` asks for.
+        unsafe { View::from_raw(slot.arena().cast_const().cast(), slot.capacity, slot.width, slot.width, None) }
+    }
+
+    /// Rows and columns of a per-row output; `T` is the type that the slot's dtype stands for.
+    fn rows_of<T>(&self, slot: &Slot, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, T> {
+        assert!(slot.extent != RowExtent::Fixed);
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows().len() && columns.end <= slot.width,
+            "{rows:?} × {columns:?}"
+        );
+        let index = self.index(slot.extent).map(|i| &i[rows.clone()]);
+        assert!(rows.end <= slot.capacity || index.is_some());
+        let first = if index.is_some() { 0 } else { rows.start };
+        // SAFETY: inside the buffer by the assertions and the row sets' construction; no other live buffer overlaps it (verified plan);
+        // tiles of a phase ask for disjoint parts (the contract of `Operands`).
+        unsafe {
+            let start = slot.arena().cast::<T>().add(first * slot.width + columns.start);
+            ViewMut::from_raw(start, rows.len(), slot.width, columns.len(), index)
+        }
+    }
+
     fn row_of<T>(ptr: *mut u8, len: usize, elements: Range<usize>) -> ViewMut<'static, T> {
         assert!(
             elements.start <= elements.end && elements.end * size_of::<T>() <= len,
@@ -274,11 +299,14 @@ impl Operands for NodeOperands<'_, '_> {
         self.view(&self.node.operands[operand], DType::I32)
     }
 
-    fn kept(&self, operand: usize) -> View<'_, f32> {
+    fn kept(&self, operand: usize) -> KeptRows<'_> {
         let slot = &self.node.operands[operand];
-        assert_eq!(slot.dtype, DType::F32);
-        // SAFETY: all `capacity` rows are inside the buffer. Rows that were never computed hold arbitrary bits, which are values of f32.
-        unsafe { View::from_raw(slot.arena().cast_const().cast(), slot.capacity, slot.width, slot.width, None) }
+        match slot.dtype {
+            DType::F32 => KeptRows::F32(Self::all_rows(slot)),
+            DType::F16 => KeptRows::F16(Self::all_rows(slot)),
+            DType::BF16 => KeptRows::Bf16(Self::all_rows(slot)),
+            other => panic!("rows are kept as {other}"),
+        }
     }
 
     fn fixed(&self, operand: usize) -> &[f32] {
@@ -318,19 +346,16 @@ impl Operands for NodeOperands<'_, '_> {
 
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
         let slot = &self.node.outputs[output];
-        assert!(slot.dtype == DType::F32 && slot.extent != RowExtent::Fixed);
-        assert!(
-            rows.start <= rows.end && rows.end <= self.rows().len() && columns.end <= slot.width,
-            "{rows:?} × {columns:?}"
-        );
-        let index = self.index(slot.extent).map(|i| &i[rows.clone()]);
-        assert!(rows.end <= slot.capacity || index.is_some());
-        let first = if index.is_some() { 0 } else { rows.start };
-        // SAFETY: inside the buffer by the assertions and the row sets' construction; no other live buffer overlaps it (verified plan);
-        // tiles of a phase ask for disjoint parts (the contract of `Operands`).
-        unsafe {
-            let start = slot.arena().cast::<f32>().add(first * slot.width + columns.start);
-            ViewMut::from_raw(start, rows.len(), slot.width, columns.len(), index)
+        assert_eq!(slot.dtype, DType::F32, "a kernel writes an output as another type");
+        self.rows_of(slot, rows, columns)
+    }
+
+    fn half_output(&self, output: usize, rows: Range<usize>) -> HalfRows<'_> {
+        let slot = &self.node.outputs[output];
+        match slot.dtype {
+            DType::F16 => HalfRows::F16(self.rows_of(slot, rows, 0..slot.width)),
+            DType::BF16 => HalfRows::Bf16(self.rows_of(slot, rows, 0..slot.width)),
+            other => panic!("a kernel writes an output of {other} in half precision"),
         }
     }
 

@@ -10,6 +10,7 @@ mod interleave;
 pub mod isa;
 pub mod linear;
 pub mod low_rank;
+pub mod narrow;
 pub mod norm;
 pub mod norm_backward;
 pub mod param;

@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 use super::isa::Isa;
+use crate::tensor::DType;
+use memmap2::MmapMut;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -19,9 +21,20 @@ pub enum Arithmetic {
     Int8,
 }
 
+impl Arithmetic {
+    /// What products with weights of `dtype` compute in.
+    pub const fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::BF16 => Arithmetic::Bf16,
+            _ if dtype.is_quantized() => Arithmetic::Int8,
+            _ => Arithmetic::F32,
+        }
+    }
+}
+
 /// Buffers for bandwidth: larger than any last-level cache of interest.
 pub struct Streams {
-    arrays: [Vec<f32>; 4],
+    arrays: [MmapMut; 4],
 }
 
 /// Bytes of each of the four arrays.
@@ -32,17 +45,30 @@ const PASSES: usize = 8;
 const ARITHMETIC_PASS: Duration = Duration::from_millis(25);
 
 impl Streams {
-    /// Allocates and touches the buffers (384 MiB).
+    /// Allocates and touches the buffers (384 MiB), in large pages where the system has them, as weights and arena are.
+    ///
+    /// # Panics
+    /// When there is not so much memory.
     pub fn allocate() -> Self {
-        Streams { arrays: std::array::from_fn(|i| vec![i as f32 + 1.0; ARRAY_BYTES / 4]) }
+        let arrays = std::array::from_fn(|i| {
+            let mut map = MmapMut::map_anon(ARRAY_BYTES).expect("384 MiB of memory for measuring bandwidth");
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            bytemuck::cast_slice_mut::<u8, f32>(&mut map).fill(i as f32 + 1.0);
+            map
+        });
+        Streams { arrays }
+    }
+
+    fn array(&self, i: usize) -> &[f32] {
+        bytemuck::cast_slice(&self.arrays[i])
     }
 
     /// Bytes per second that `threads` threads read, best of several passes over all four arrays.
     pub fn read_bandwidth(&self, isa: Isa, threads: usize) -> f64 {
-        let arrays = &self.arrays;
         let seconds = best(threads, PASSES, |t| {
-            for array in arrays {
-                black_box(read(isa, part(array, t, threads)));
+            for i in 0..self.arrays.len() {
+                black_box(read(isa, part(self.array(i), t, threads)));
             }
         });
         (4 * ARRAY_BYTES) as f64 / seconds
@@ -50,7 +76,7 @@ impl Streams {
 
     /// Bytes per second of a stream that reads four arrays and writes three of them back, as AdamW does.
     pub fn update_bandwidth(&mut self, isa: Isa, threads: usize) -> f64 {
-        let bases = self.arrays.each_mut().map(|a| Base(a.as_mut_ptr()));
+        let bases = self.arrays.each_mut().map(|a| Base(a.as_mut_ptr().cast()));
         let elements = ARRAY_BYTES / 4;
         let seconds = best(threads, PASSES, |t| {
             let bases = &bases;

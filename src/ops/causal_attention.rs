@@ -1,14 +1,17 @@
 //! `causal_attention(q, k, v; heads, kv_heads)`: softmax(q·kᵀ/√D)·v over the keys up to each row's own position.
 //!
 //! q, y: rows × (H·D); k, v: rows × (KV·D), query head h reads key-value head h / (H / KV). Attention is the only op that mixes rows:
-//! k and v are `Prefix` operands and so are kept. With p the probabilities and g = dy: dv = pᵀ·g,
+//! k and v are `Prefix` operands and so are kept, in f32 or rounded to f16 or bf16 by `narrow`. With p the probabilities and g = dy: dv = pᵀ·g,
 //! ds = p ∘ (g·vᵀ − rowsum(g ∘ y)), dq = ds·k/√D, dk = dsᵀ·q/√D; p is recomputed from the saved log-sum-exp.
 
 use super::{
-    Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature, rule,
+    Capacity, Case, Cost, GradBuilder, KeptRows, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature,
+    rule,
 };
 use crate::graph::{Attr, Attrs, TensorId};
 use crate::kernels::attention::{AttentionInput, attention_forward_heads, attention_forward_scratch, query_rows};
+use crate::kernels::vector::stored::Stored;
+use crate::kernels::view::View;
 use crate::tensor::{RowExtent, TensorType};
 use std::ops::Range;
 
@@ -34,7 +37,7 @@ impl Heads {
     pub fn of(attrs: &Attrs, operands: &[TensorType]) -> Result<Heads, String> {
         let heads = attrs.size("heads")?;
         let kv_heads = attrs.size_or("kv_heads", heads)?;
-        let (q, k) = (rule::width(operands, 0)?, rule::same_width(operands, 1, 2)?);
+        let (q, k) = (rule::width(operands, 0)?, rule::stored_width(operands, 1, 2)?);
         if heads == 0 || !q.is_multiple_of(heads) {
             return Err(format!("{q} features do not divide into {heads} heads"));
         }
@@ -88,7 +91,10 @@ impl Op for CausalAttention {
     fn cost(&self, sig: &Signature, rows: usize, context: usize) -> Cost {
         let q = sig.operands[0].shape.elements() as f64;
         let pairs = rows as f64 * (context as f64 + 1.0) / 2.0;
-        Cost { flops: 4.0 * pairs * q, bytes: 4.0 * rows as f64 * 4.0 * q }
+        // Queries, results, and each key and value once; fewer rows than the sequence has stand at its middle on average.
+        let kept_rows = if rows >= context { context } else { context.div_ceil(2) };
+        let kept = 2 * kept_rows * sig.operands[1].shape.elements() * sig.operands[1].dtype.block_bytes();
+        Cost { flops: 4.0 * pairs * q, bytes: 8.0 * rows as f64 * q + kept as f64 }
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         let save = sig.attrs.bool_or("save_log_sum_exp", false)?;
@@ -191,15 +197,27 @@ impl Kernel for AttentionKernel {
     }
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        let Unit { segment, rows, kv_heads } = self.unit(o, tile);
+        let unit = self.unit(o, tile);
+        match (o.kept(1), o.kept(2)) {
+            (KeptRows::F32(keys), KeptRows::F32(values)) => self.attend(o, unit, keys, values),
+            (KeptRows::F16(keys), KeptRows::F16(values)) => self.attend(o, unit, keys, values),
+            (KeptRows::Bf16(keys), KeptRows::Bf16(values)) => self.attend(o, unit, keys, values),
+            _ => panic!("keys and values of attention differ in type"),
+        }
+    }
+}
+
+impl AttentionKernel {
+    fn attend<E: Stored>(&self, o: &dyn Operands, unit: Unit, keys: View<E>, values: View<E>) {
+        let Unit { segment, rows, kv_heads } = unit;
         let (d, group) = (self.heads.head_dim, self.heads.group());
         let heads = kv_heads.start * group..kv_heads.end * group;
         let slot = segment.slot * o.context()..(segment.slot + 1) * o.context();
         let input = AttentionInput {
             q: o.input(0).slice_rows(rows.clone()).columns(heads.start * d, heads.len() * d),
             positions: &o.rows().positions()[rows.clone()],
-            keys: o.kept(1).slice_rows(slot.clone()).columns(kv_heads.start * d, kv_heads.len() * d),
-            values: o.kept(2).slice_rows(slot).columns(kv_heads.start * d, kv_heads.len() * d),
+            keys: keys.slice_rows(slot.clone()).columns(kv_heads.start * d, kv_heads.len() * d),
+            values: values.slice_rows(slot).columns(kv_heads.start * d, kv_heads.len() * d),
             head_dim: d,
             scale: 1.0 / (d as f32).sqrt(),
         };

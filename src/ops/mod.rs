@@ -21,6 +21,7 @@ mod linear;
 mod low_rank;
 mod merge_gradients;
 mod mul;
+mod narrow;
 mod norm;
 mod pointwise;
 mod position_embedding;
@@ -35,7 +36,7 @@ mod tiling;
 use crate::graph::{Attrs, Init, Layout};
 use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
-pub use run::{Capacity, Kernel, Operands, RowSet, Scratch, Segment, Weight};
+pub use run::{Capacity, HalfRows, KeptRows, Kernel, Operands, RowSet, Scratch, Segment, Weight};
 
 /// Rows of the fixed tiles in which reductions over rows run; chunks and micro-batches are multiples of it.
 pub const ROW_TILE: usize = crate::kernels::reduce::ROW_TILE;
@@ -225,6 +226,7 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &low_rank::LowRankDLow,
         &low_rank::LowRankDWeight,
         &rope::RopeOp,
+        &narrow::Narrow,
         &causal_attention::CausalAttention,
         &attention_gradient::CausalAttentionDInputs,
         &gelu::Gelu,

@@ -47,6 +47,25 @@ pub fn same_width(operands: &[TensorType], i: usize, j: usize) -> Result<usize, 
     if a == b { Ok(a) } else { Err(format!("operands {i} and {j} have different features: [{a}] and [{b}]")) }
 }
 
+/// Operands `i` and `j` are rows of one width and one type that rows are kept in (f32, f16, bf16).
+pub fn stored_width(operands: &[TensorType], i: usize, j: usize) -> Result<usize, String> {
+    let get = |i: usize| operands.get(i).ok_or_else(|| format!("operand {i} is missing"));
+    let (a, b) = (get(i)?, get(j)?);
+    if a.dtype == DType::F32 {
+        return same_width(operands, i, j);
+    }
+    match (a.dtype, a.extent, a.shape.dims()) {
+        (DType::F16 | DType::BF16, e, &[w]) if e != RowExtent::Fixed && w > 0 => {
+            if a.dtype == b.dtype && a.shape == b.shape && b.extent != RowExtent::Fixed {
+                Ok(w)
+            } else {
+                Err(format!("operands {i} and {j} have different types: {a} and {b}"))
+            }
+        }
+        _ => Err(format!("operand {i} must be rows of one dimension in f32, f16 or bf16, not {a}")),
+    }
+}
+
 /// f32 rows of `width` features, with the extent of a result of these operands.
 pub fn rows_like(operands: &[TensorType], width: usize) -> TensorType {
     TensorType { dtype: DType::F32, extent: crate::ops::build::result_extent(operands), shape: Shape::new([width]) }

@@ -3,6 +3,7 @@
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::PackedMatrix;
 use crate::kernels::view::{View, ViewMut};
+use half::{bf16, f16};
 use std::ops::Range;
 
 /// Largest sizes a plan allows; scratch is sized from them.
@@ -116,6 +117,25 @@ pub enum Weight<'a> {
     Plain(View<'a, f32>),
 }
 
+/// All rows of a prefix operand, in the type in which they are kept.
+#[derive(Clone, Copy)]
+pub enum KeptRows<'a> {
+    /// As they were computed.
+    F32(View<'a, f32>),
+    /// Rounded to IEEE half precision.
+    F16(View<'a, f16>),
+    /// Rounded to bfloat16.
+    Bf16(View<'a, bf16>),
+}
+
+/// Rows of a half-precision output, to write.
+pub enum HalfRows<'a> {
+    /// IEEE half precision.
+    F16(ViewMut<'a, f16>),
+    /// bfloat16.
+    Bf16(ViewMut<'a, bf16>),
+}
+
 /// Operands, results and scratch of the node that runs. All views are of live rows in the node's row space.
 ///
 /// The executor implements it over the arena. Two tiles of one phase must ask for disjoint parts of the outputs and of
@@ -133,7 +153,7 @@ pub trait Operands: Sync {
     /// A per-row integer operand (tokens, targets).
     fn integers(&self, operand: usize) -> View<'_, i32>;
     /// All `slots × context` rows of a prefix operand. Rows that were never computed hold anything.
-    fn kept(&self, operand: usize) -> View<'_, f32>;
+    fn kept(&self, operand: usize) -> KeptRows<'_>;
     /// A fixed operand: norms, biases, tables, scalars, or a whole parameter.
     fn fixed(&self, operand: usize) -> &[f32];
     /// A fixed integer operand.
@@ -144,6 +164,8 @@ pub trait Operands: Sync {
     fn output_width(&self, output: usize) -> usize;
     /// Rows and columns of a per-row output, to write.
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
+    /// Rows of a per-row output in half precision, to write.
+    fn half_output(&self, output: usize, rows: Range<usize>) -> HalfRows<'_>;
     /// Elements of a fixed output, as one row.
     fn fixed_output(&self, output: usize, elements: Range<usize>) -> ViewMut<'_, f32>;
     /// Columns of a fixed matrix output, one view row per matrix row.

@@ -6,6 +6,7 @@ pub mod dead_code;
 pub mod dropout;
 pub mod fuse;
 pub mod fuse_optimizer;
+pub mod kept_type;
 pub mod lora;
 pub mod loss;
 pub mod optimizer;

@@ -141,6 +141,11 @@ impl PlanFile {
         &self.file
     }
 
+    /// What the file holds.
+    pub fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+
     /// Reads and verifies the plan.
     ///
     /// # Errors

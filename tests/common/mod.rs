@@ -4,9 +4,11 @@
 use staticgrad::exec::Session;
 use staticgrad::graph::Graph;
 use staticgrad::ops::Capacity;
+use staticgrad::passes::kept_type::keep_as;
 use staticgrad::passes::{Layout, Mode};
 use staticgrad::plan::{Plan, compile};
 use staticgrad::spec;
+use staticgrad::tensor::DType;
 use staticgrad::weights::{Checkpoint, ConstValue, ParamStore, WeightsType};
 use std::path::PathBuf;
 
@@ -36,7 +38,19 @@ pub fn open(name: &str) -> (Checkpoint, Graph) {
 
 /// A plan and the parameters of a fixture.
 pub fn planned(name: &str, layout: Layout, capacity: Capacity, types: WeightsType) -> (Plan, ParamStore) {
+    planned_keeping(name, layout, capacity, types, DType::F32)
+}
+
+/// As [`planned`], with keys and values kept in the type `kept`.
+pub fn planned_keeping(
+    name: &str,
+    layout: Layout,
+    capacity: Capacity,
+    types: WeightsType,
+    kept: DType,
+) -> (Plan, ParamStore) {
     let (checkpoint, graph) = open(name);
+    let graph = keep_as(&graph, kept).expect("a type that rows are kept in");
     let plan = compile(graph, Mode::Infer(layout), capacity).expect("the plan compiles");
     let store = ParamStore::load(&plan.graph, &checkpoint, types).expect("the weights load");
     (plan, store)

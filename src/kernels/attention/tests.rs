@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernels::isa::Isa;
+use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::{View, ViewMut};
 
 /// Deterministic values in about −1.5..1.5.
@@ -131,22 +132,27 @@ fn a_row_has_the_same_bits_in_any_block() {
 }
 
 #[test]
-fn stored_bf16_gives_the_bits_of_its_values_in_f32() {
-    let (d, t) = (40, 70);
-    let k: Vec<half::bf16> = values(t * d, 5).into_iter().map(half::bf16::from_f32).collect();
-    let (mut out16, mut out32) = (vec![0.0; d], vec![1.0; d]);
-    let q = values(d, 9);
-    let wide: Vec<f32> = k.iter().map(|x| x.to_f32()).collect();
-    for isa in Isa::available() {
-        let mut scratch = vec![f32::NAN; attention_forward_scratch(1, 1, d)];
-        let (qv, kv, wv) = (View::new(&q, 1, d, d), View::new(&k, t, d, d), View::new(&wide, t, d, d));
-        let at = [t as u32 - 1];
-        let mut out = ViewMut::new(&mut out16, 1, d, d);
-        attention_forward(isa, &qv, &at, &kv, &kv, 0.1, &mut out, None, &mut scratch);
-        let mut out = ViewMut::new(&mut out32, 1, d, d);
-        attention_forward(isa, &qv, &at, &wv, &wv, 0.1, &mut out, None, &mut scratch);
-        assert_eq!(out16, out32);
+fn stored_half_precision_gives_the_bits_of_its_values_in_f32() {
+    fn check<E: Stored>(narrow: fn(f32) -> E) {
+        for (d, t, rows) in [(40, 70, 1), (64, 129, 1), (64, 130, 40), (13, 90, 17)] {
+            let k: Vec<E> = values(t * d, 5).into_iter().map(narrow).collect();
+            let wide: Vec<f32> = k.iter().map(|x| x.widen()).collect();
+            let (mut out16, mut out32) = (vec![0.0; rows * d], vec![1.0; rows * d]);
+            let q = values(rows * d, 9);
+            let at: Vec<u32> = (t - rows..t).map(|p| p as u32).collect();
+            for isa in Isa::available() {
+                let mut scratch = vec![f32::NAN; attention_forward_scratch(rows, 1, d)];
+                let (qv, kv, wv) = (View::new(&q, rows, d, d), View::new(&k, t, d, d), View::new(&wide, t, d, d));
+                let mut out = ViewMut::new(&mut out16, rows, d, d);
+                attention_forward(isa, &qv, &at, &kv, &kv, 0.1, &mut out, None, &mut scratch);
+                let mut out = ViewMut::new(&mut out32, rows, d, d);
+                attention_forward(isa, &qv, &at, &wv, &wv, 0.1, &mut out, None, &mut scratch);
+                assert_eq!(out16, out32, "{isa:?} d {d}, {rows} rows");
+            }
+        }
     }
+    check(half::f16::from_f32);
+    check(half::bf16::from_f32);
 }
 
 #[test]

@@ -57,6 +57,19 @@ pub struct Direct<'a> {
 
 /// Takes the same piece of an output row of two products, such as gate and up.
 pub trait PairEpilogue {
+    /// As [`Epilogue::expect`].
+    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        let _ = (rows, columns);
+    }
+
+    /// [`PairEpilogue::row`] for several rows of [`PANEL`] values of each product; one call instead of many.
+    fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, first: &mut [f32], second: &mut [f32]) {
+        let pieces = first.chunks_exact_mut(PANEL).zip(second.chunks_exact_mut(PANEL));
+        for (row, (first, second)) in rows.zip(pieces) {
+            self.row(row, columns.start, &mut first[..columns.len()], &mut second[..columns.len()]);
+        }
+    }
+
     /// `first` and `second` are outputs `first_column ..` of row `row` of the two products.
     fn row(&mut self, row: usize, first_column: usize, first: &mut [f32], second: &mut [f32]);
 }
@@ -150,7 +163,7 @@ impl Epilogue for Output<'_, '_> {
 
 /// `to = from`, as [`add`].
 #[inline]
-pub(in crate::kernels) fn copy(to: &mut [f32], from: &[f32]) {
+pub fn copy(to: &mut [f32], from: &[f32]) {
     if let (Ok(to), Ok(from)) = (<&mut [f32; PANEL]>::try_from(&mut *to), <&[f32; PANEL]>::try_from(from)) {
         *to = *from;
     } else {
@@ -186,7 +199,7 @@ fn prefetch_line(at: *const f32) {
 
 /// `sums += values`. Whole panels, which are nearly all, get a length that the compiler knows.
 #[inline]
-fn add(sums: &mut [f32], values: &[f32]) {
+pub fn add(sums: &mut [f32], values: &[f32]) {
     if let (Ok(sums), Ok(values)) = (<&mut [f32; PANEL]>::try_from(&mut *sums), <&[f32; PANEL]>::try_from(values)) {
         for (s, v) in sums.iter_mut().zip(values) {
             *s += v;

@@ -65,13 +65,16 @@ pub fn product_pair(
         let first = panel * PANEL;
         let width = PANEL.min(a.n() - first);
         for block in blocks.clone() {
+            let rows = x.blocks().rows_of(block);
+            if rows.len() > FEW_ROWS {
+                out.expect(rows, first..first + width);
+            }
             multiply(a, panel, x, block, block - blocks.start, &mut sums[0]);
             multiply(b, panel, x, block, block - blocks.start, &mut sums[1]);
             let [sums_a, sums_b] = &mut sums;
-            let pieces = sums_a.0.chunks_exact_mut(PANEL).zip(sums_b.0.chunks_exact_mut(PANEL));
-            for (row, (a, b)) in x.blocks().rows_of(block).zip(pieces) {
-                out.row(row, first, &mut a[..width], &mut b[..width]);
-            }
+            let rows = x.blocks().rows_of(block);
+            let sums = rows.len() * PANEL;
+            out.rows(rows, first..first + width, &mut sums_a.0[..sums], &mut sums_b.0[..sums]);
         }
     }
 }

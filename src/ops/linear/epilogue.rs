@@ -3,7 +3,7 @@
 use super::shape::{Activation, Form};
 use crate::kernels::activation;
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{Epilogue, PairEpilogue};
+use crate::kernels::linear::{Epilogue, PANEL, PairEpilogue, add, copy, prefetch};
 use crate::kernels::view::{View, ViewMut};
 use crate::ops::Operands;
 use std::ops::Range;
@@ -54,10 +54,10 @@ impl<'a> Finish<'a> {
         Finish { isa: o.isa(), parts, bias, activation: form.activation, residual, first_column }
     }
 
+    /// Adds the residual to columns `first_column ..` of row `row` and puts them where they belong.
     fn write(&mut self, row: usize, first_column: usize, mut values: &mut [f32]) {
         if let Residual::Add(residual) = &self.residual {
-            let from = &residual.row(row)[first_column..][..values.len()];
-            values.iter_mut().zip(from).for_each(|(v, r)| *v += r);
+            add(values, &residual.row(row)[first_column..][..values.len()]);
         }
         let mut column = self.first_column + first_column;
         for (start, view) in self.parts.iter_mut().flatten() {
@@ -72,9 +72,9 @@ impl<'a> Finish<'a> {
             let (now, later) = values.split_at_mut(here);
             let out = &mut view.row_mut(row)[offset..offset + here];
             if matches!(self.residual, Residual::InPlace) {
-                out.iter_mut().zip(&*now).for_each(|(o, v)| *o += v);
+                add(out, now);
             } else {
-                out.copy_from_slice(now);
+                copy(out, now);
             }
             column += here;
             values = later;
@@ -82,23 +82,88 @@ impl<'a> Finish<'a> {
         debug_assert!(values.is_empty(), "product columns without an output");
     }
 
-    fn add_bias(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
-        if let Some(bias) = bias {
-            let from = &bias[first_column..][..values.len()];
-            values.iter_mut().zip(from).for_each(|(v, b)| *v += b);
+    /// As [`Finish::write`] for whole panels of several rows.
+    fn write_panels(&mut self, rows: Range<usize>, first_column: usize, values: &mut [f32]) {
+        let column = self.first_column + first_column;
+        let holds = |(start, view): &(usize, ViewMut<f32>)| *start <= column && column + PANEL <= start + view.width();
+        let whole = self.parts.iter().position(|part| part.as_ref().is_some_and(holds));
+        let Some((start, view)) = whole.and_then(|part| self.parts[part].as_mut()) else {
+            return rows
+                .zip(values.chunks_exact_mut(PANEL))
+                .for_each(|(row, values)| self.write(row, first_column, values));
+        };
+        for (row, values) in rows.zip(values.chunks_exact_mut(PANEL)) {
+            let out = &mut view.row_mut(row)[column - *start..][..PANEL];
+            match &self.residual {
+                Residual::None => copy(out, values),
+                Residual::InPlace => add(out, values),
+                Residual::Add(residual) => {
+                    add(values, &residual.row(row)[first_column..][..PANEL]);
+                    copy(out, values);
+                }
+            }
         }
     }
-}
 
-impl Epilogue for Finish<'_> {
-    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        Self::add_bias(self.bias, first_column, values);
+    /// Asks for the outputs, which are read when the residual is in place, and for the residual elsewhere.
+    fn prefetch(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        let column = self.first_column + columns.start;
+        for (start, view) in self.parts.iter_mut().flatten() {
+            if *start <= column && column < *start + view.width() {
+                let from = column - *start;
+                let until = view.width().min(from + columns.len());
+                rows.clone().for_each(|row| prefetch(&view.row(row)[from..until]));
+            }
+        }
+        if let Residual::Add(residual) = &self.residual {
+            rows.for_each(|row| prefetch(&residual.row(row)[columns.clone()]));
+        }
+    }
+
+    fn activate(&self, values: &mut [f32]) {
         match self.activation {
             Activation::None | Activation::Swiglu => {}
             Activation::Gelu => activation::gelu_inplace(self.isa, values),
             Activation::GeluTable => activation::gelu_table_inplace(self.isa, values),
             Activation::Silu => activation::silu_inplace(self.isa, values),
         }
+    }
+}
+
+fn add_bias(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
+    if let Some(bias) = bias {
+        add(values, &bias[first_column..][..values.len()]);
+    }
+}
+
+/// [`add_bias`] to whole panels of several rows.
+fn add_bias_to_panels(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
+    if let Some(bias) = bias {
+        let bias = &bias[first_column..][..PANEL];
+        values.chunks_exact_mut(PANEL).for_each(|values| add(values, bias));
+    }
+}
+
+impl Epilogue for Finish<'_> {
+    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        self.prefetch(rows, columns);
+    }
+
+    fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
+        if columns.len() < PANEL {
+            for (row, values) in rows.zip(values.chunks_exact_mut(PANEL)) {
+                self.row(row, columns.start, &mut values[..columns.len()]);
+            }
+            return;
+        }
+        add_bias_to_panels(self.bias, columns.start, values);
+        self.activate(values);
+        self.write_panels(rows, columns.start, values);
+    }
+
+    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        add_bias(self.bias, first_column, values);
+        self.activate(values);
         self.write(row, first_column, values);
     }
 }
@@ -118,9 +183,28 @@ impl<'a> FinishPair<'a> {
 }
 
 impl PairEpilogue for FinishPair<'_> {
+    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
+        self.finish.prefetch(rows, columns);
+    }
+
+    fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, gate: &mut [f32], up: &mut [f32]) {
+        if columns.len() < PANEL {
+            let pieces = gate.chunks_exact_mut(PANEL).zip(up.chunks_exact_mut(PANEL));
+            for (row, (gate, up)) in rows.zip(pieces) {
+                self.row(row, columns.start, &mut gate[..columns.len()], &mut up[..columns.len()]);
+            }
+            return;
+        }
+        add_bias_to_panels(self.finish.bias, columns.start, gate);
+        add_bias_to_panels(self.second_bias, columns.start, up);
+        activation::silu_inplace(self.finish.isa, gate);
+        gate.iter_mut().zip(&*up).for_each(|(g, u)| *g *= u);
+        self.finish.write_panels(rows, columns.start, gate);
+    }
+
     fn row(&mut self, row: usize, first_column: usize, gate: &mut [f32], up: &mut [f32]) {
-        Finish::add_bias(self.finish.bias, first_column, gate);
-        Finish::add_bias(self.second_bias, first_column, up);
+        add_bias(self.finish.bias, first_column, gate);
+        add_bias(self.second_bias, first_column, up);
         activation::silu_inplace(self.finish.isa, gate);
         gate.iter_mut().zip(&*up).for_each(|(g, u)| *g *= u);
         self.finish.write(row, first_column, gate);
