@@ -8,8 +8,7 @@ use staticgrad::ops::Capacity;
 use staticgrad::passes::{Layout, Mode};
 use staticgrad::plan::compile;
 use staticgrad::spec;
-use staticgrad::tensor::DType;
-use staticgrad::weights::ParamStore;
+use staticgrad::weights::{Checkpoint, ParamStore, WeightsType};
 
 fn main() {
     divan::main();
@@ -55,22 +54,17 @@ fn phases(bencher: Bencher, tiles: usize) {
 /// One token through a model so small that only the walk over its steps takes time; an item is a step.
 #[divan::bench(args = [1, 2])]
 fn token_of_a_tiny_model(bencher: Bencher, threads: usize) {
-    let sets: Vec<(String, String)> = [("V", 64), ("T", 64), ("C", 32), ("H", 2), ("L", 12)]
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .to_vec();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2-tiny");
+    let checkpoint = Checkpoint::open(&path, &[]).expect("the fixture opens");
+    let sets: Vec<(String, String)> =
+        checkpoint.config().dims.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
     let graph = spec::compile(&spec::builtin("gpt2").expect("built in"), &sets, None).expect("compiles");
-    let capacity = Capacity { slots: 1, context: 64, step_rows: 1, wanted_rows: 1 };
+    let capacity = Capacity { slots: 1, context: 32, step_rows: 1, wanted_rows: 1 };
     let plan = compile(graph, Mode::Infer(Layout::Compact), capacity).expect("plans");
-    let parameters: Vec<(String, Vec<f32>)> = plan
-        .graph
-        .params()
-        .map(|t| (plan.graph.tensor(t).name.clone(), vec![0.01; plan.graph.ty(t).shape.elements()]))
-        .collect();
-    let read = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
-    let store = ParamStore::from_values(&plan.graph, DType::F32, &read).expect("packs");
+    let store = ParamStore::load(&plan.graph, &checkpoint, WeightsType::Native).expect("loads");
     let mut session = Session::new(&plan, threads, &|name| store.get(name)).expect("starts");
     bencher.counter(ItemsCount::new(plan.graph.nodes.len())).bench_local(|| {
-        session.truncate(0, 32);
+        session.truncate(0, 16);
         session.run(&[(0, &[7])], Want::Last).expect("fits");
     });
 }
