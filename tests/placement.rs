@@ -10,10 +10,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use staticgrad::plan::placement::{Buffer, Options, Placement, Status, csv, max_load, place, verify};
 
-/// Cases of the comparison with brute force; `STATICGRAD_PLACEMENT_CASES=100000` for the long run.
-fn cases() -> u32 {
-    std::env::var("STATICGRAD_PLACEMENT_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
-}
+/// Cases of the comparison with brute force: a hundred thousand, or fewer where nothing is optimised.
+const CASES: u32 = if cfg!(debug_assertions) { 2000 } else { 100_000 };
 
 /// Places, and checks what holds for every placement.
 fn checked(buffers: &[Buffer], options: &Options) -> Placement {
@@ -47,7 +45,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn small_instances_are_solved_like_brute_force(buffers in prop::collection::vec(buffer(), 0..9)) {

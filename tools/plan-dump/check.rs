@@ -11,9 +11,15 @@ use staticgrad::weights::{Entry, ParamStore};
 use crate::output;
 use crate::size::bytes;
 
+/// Shown below the options.
+const EXAMPLES: &str = "Examples:
+  plan-dump check gpt2.plan                one line that says it is sound
+  plan-dump check --quiet plans/*.plan     the exit code alone";
+
 /// Prove that a plan file is sound: checksums (of every packed weight too), graph, aliases, sizes, lifespans, placement. Exit code 1 when
 /// it is not.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
     /// Plan files.
     #[arg(required = true)]

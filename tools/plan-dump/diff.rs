@@ -13,8 +13,14 @@ use crate::size::{bytes, flops, signed};
 use crate::style::{ColorChoice, Style};
 use crate::table::{self, Align};
 
+/// Shown below the options.
+const EXAMPLES: &str = "Examples:
+  plan-dump diff before.plan after.plan               lists and deltas; exit code 1 when the peak grew
+  plan-dump diff before.plan after.plan --format json the same for programs";
+
 /// Compare two plans: new, gone, resized and moved buffers, peak and FLOP deltas. Exit code 1 when B needs more memory than A.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct DiffArgs {
     /// The plan before.
     a: PathBuf,

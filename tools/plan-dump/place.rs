@@ -1,6 +1,6 @@
 //! `plan-dump place`: the planner as a stand-alone tool on MiniMalloc's CSV format.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,32 @@ use staticgrad::disk::write_atomically;
 use staticgrad::error::{Error, Result};
 use staticgrad::plan::placement::{self, Options, csv};
 
-use crate::output;
+use crate::{output, size};
+
+/// Shown below the options.
+const EXAMPLES: &str = "Examples:
+  plan-dump place in.csv -o out.csv                        the lowest arena within the compiler's effort
+  plan-dump place in.csv --capacity 1048576                the first placement that fits; exit code 1 when none is found
+  plan-dump place in.csv --minimize --time-limit 10        the lowest arena in ten seconds
+  plan-dump place out.csv --ignore-offsets                 place again what has been placed
+
+Columns are named by the header, in any order: id, lower, upper and size, and if there are any, alignment (a power of two) and
+offset (where a buffer already lies). Lifespans are half-open: [lower, upper).";
 
 /// Place the buffers of a CSV file (id,lower,upper,size[,alignment][,offset]) in the lowest arena.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct PlaceArgs {
-    /// Buffers to place; those with an offset stay where they are.
+    /// Buffers to place, - for standard input; those with an offset stay where they are.
     input: PathBuf,
+    /// Place buffers that have an offset as well, as if they had none.
+    #[arg(long)]
+    ignore_offsets: bool,
     /// Write the buffers with their offsets to this file.
     #[arg(short, long, value_name = "OUT.csv")]
     output: Option<PathBuf>,
-    /// Bytes available; exit code 1 when the arena is larger. Stops at the first placement that fits, unless --minimize.
-    #[arg(long, value_name = "BYTES")]
+    /// Bytes available, such as 1048576 or 1MiB; exit code 1 when the arena is larger. Stops at the first placement that fits, unless --minimize.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     capacity: Option<u64>,
     /// Stop after this many seconds with the best placement so far.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
@@ -37,8 +51,7 @@ pub struct PlaceArgs {
 /// # Errors
 /// Files that cannot be read, parsed or written, and buffers that cannot be placed.
 pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.input).map_err(|e| Error::io(&args.input, "read", e))?;
-    let table = csv::read(&args.input, &text)?;
+    let table = read(args)?;
     let effort = args.effort.unwrap_or(if args.time_limit.is_some() { u64::MAX } else { placement::DEFAULT_EFFORT });
     let capacity = args.capacity.filter(|_| !args.minimize);
     let start = Instant::now();
@@ -71,6 +84,18 @@ pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
     }
     output::print(&report)?;
     Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(args: &PlaceArgs) -> Result<csv::Table> {
+    let (name, text) = match args.input.as_os_str() == "-" {
+        true => (Path::new("<stdin>"), std::io::read_to_string(std::io::stdin())),
+        false => (args.input.as_path(), std::fs::read_to_string(&args.input)),
+    };
+    let mut table = csv::read(name, &text.map_err(|e| Error::io(name, "read", e))?)?;
+    if args.ignore_offsets {
+        table.buffers.iter_mut().for_each(|b| b.fixed = None);
+    }
+    Ok(table)
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

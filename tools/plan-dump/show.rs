@@ -11,8 +11,17 @@ use staticgrad::plan::report::Report;
 use crate::style::{ColorChoice, Style};
 use crate::{dot, html, json, output, size, svg, text, why};
 
+/// Shown below the options.
+const EXAMPLES: &str = "Examples:
+  plan-dump show gpt2.plan                                  tables for the terminal
+  plan-dump show gpt2.plan --format html -o gpt2.html       the picture, to explore in a browser
+  plan-dump show gpt2.plan --budget 700MiB --threads 2      compare with a budget
+  plan-dump show gpt2.plan --why h.0.mlp.gelu               who keeps a buffer alive
+  plan-dump show gpt2.plan --format csv | plan-dump place - --ignore-offsets";
+
 /// Show a plan: every buffer, totals, the load, what is live at the peak, what each pass saved.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ShowArgs {
     /// The plan file.
     file: PathBuf,

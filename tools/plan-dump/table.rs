@@ -27,6 +27,26 @@ pub fn shorten(text: &str, limit: usize) -> String {
     format!("{first}…{last}")
 }
 
+/// A line broken at blanks so that each part has at most `limit` characters where its words allow; the parts after the first are indented by
+/// four more than the line itself.
+pub fn wrapped(line: &str, limit: Option<usize>) -> Vec<String> {
+    let Some(limit) = limit.filter(|&limit| width(line) > limit) else { return vec![line.to_string()] };
+    let indent = line.len() - line.trim_start().len();
+    let (mut parts, mut part) = (Vec::new(), " ".repeat(indent));
+    let mut empty = true;
+    for word in line.split_whitespace() {
+        if !empty && width(&part) + 1 + width(word) > limit {
+            parts.push(std::mem::replace(&mut part, " ".repeat(indent + 4)));
+            empty = true;
+        }
+        part += if empty { "" } else { " " };
+        part += word;
+        empty = false;
+    }
+    parts.push(part);
+    parts
+}
+
 /// Lines of a table, header first, two blanks between columns.
 pub fn lines(header: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
     let widths: Vec<usize> = header
@@ -62,5 +82,7 @@ mod tests {
         assert_eq!(shorten("h.0.attn.c_attn.weight", 11), "h.0.a…eight");
         assert_eq!(shorten("short", 11), "short");
         assert_eq!(shorten("short", 2), "sh");
+        assert_eq!(wrapped("  one two three", Some(9)), ["  one two", "      three"]);
+        assert_eq!(wrapped("  one two three", None), ["  one two three"]);
     }
 }

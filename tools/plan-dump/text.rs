@@ -42,13 +42,24 @@ fn chain(b: &BufferRow) -> String {
     names.join(" → ")
 }
 
+/// What keeps a buffer alive, in at most `room` characters: the op of the last reader is left out first.
+fn last_reader(b: &BufferRow, room: usize) -> String {
+    match &b.last_use {
+        LastUse::Read { node, op, .. } => {
+            let (node, both) = (printable(node), format!("{} ({op})", printable(node)));
+            if table::width(&both) <= room { both } else { shorten(&node, room) }
+        }
+        _ => shorten(&last_use(b), room),
+    }
+}
+
 /// Why a buffer is alive until its end.
 pub fn last_use(b: &BufferRow) -> String {
     match &b.last_use {
         LastUse::Read { step, node, op } => format!("{} ({op}) at step {step}", printable(node)),
         LastUse::Result(name) => format!("result {}", printable(name)),
         LastUse::Persistent => "kept from call to call".into(),
-        LastUse::Producer => "used by its producer only".into(),
+        LastUse::Producer => "its producer only".into(),
     }
 }
 
@@ -120,21 +131,20 @@ fn peak(report: &Report, top: usize, style: &Style) -> Vec<String> {
     let (load, count) = (bytes(p.bytes), p.buffers.len());
     let mut lines =
         vec![style.bold(&format!("peak: {load} in {count} buffers at step {} of {}{at}", p.step, report.steps))];
-    let limit = style.width.map_or(usize::MAX, |w| (w.saturating_sub(32) / 2).max(8));
+    let limit = style.width.map_or(usize::MAX, |w| (w.saturating_sub(39) / 2).max(8));
     let shown = || p.buffers.iter().take(top);
     let longest = shown().map(|x| table::width(&x.id)).max().unwrap_or(0).min(limit);
-    let rest = style.width.map_or(usize::MAX, |w| w.saturating_sub(longest + 31).max(8));
+    let rest = style.width.map_or(usize::MAX, |w| w.saturating_sub(longest + 38).max(8));
     let rows = shown().map(|x| {
         let b = report.buffers.iter().find(|b| b.id == x.id).expect("buffers at the peak are in the table");
-        let reason = last_use(b);
-        let reason =
-            if table::width(&reason) <= rest { reason } else { reason.chars().take(rest - 1).chain(['…']).collect() };
-        vec![format!("  {}", shorten(&x.id, limit)), bytes(x.bytes), bytes(x.without), reason]
+        let until = (b.upper - 1).to_string();
+        vec![format!("  {}", shorten(&x.id, limit)), bytes(x.bytes), bytes(x.without), until, last_reader(b, rest)]
     });
     let header = [
         ("  buffer", Align::Left),
         ("bytes", Align::Right),
         ("peak without", Align::Right),
+        ("until", Align::Right),
         ("alive for", Align::Left),
     ];
     lines.extend(table::lines(&header, &rows.collect::<Vec<_>>()));
@@ -181,8 +191,8 @@ fn totals(report: &Report, options: &Options) -> Vec<String> {
         ("arithmetic", format!("{} a call{again}", flops(report.flops))),
         ("persistent", size(t.persistent)),
         ("transient", size(t.transient)),
-        ("max load", size(t.max_load)),
-        ("fragmentation", format!("{:.3}%", 100.0 * t.fragmentation)),
+        ("bound", format!("{}, the highest load", size(t.max_load))),
+        ("placement", format!("{}, fragmentation {:.3}%", t.status, 100.0 * t.fragmentation)),
         ("worker scratch", size(t.scratch_per_worker)),
         ("by workers", workers.join(", ")),
         ("arena", format!("{} with {} worker{plural}", size(arena), options.threads)),

@@ -7,6 +7,7 @@ use staticgrad::plan::report::{Load, Region, Report};
 use crate::output::printable;
 use crate::size::bytes;
 use crate::style::Style;
+use crate::table;
 use crate::text::last_use;
 
 /// How many readers of a tensor are listed.
@@ -39,7 +40,7 @@ pub fn explain(report: &Report, name: &str, style: &Style) -> Result<String> {
             false => format!("    read by {}", readers.join(", ")),
         });
     }
-    lines.push(format!("  alive to the end of step {} for {}", b.upper - 1, last_use(b)));
+    lines.push(format!("  alive to the end of step {}, for {}", b.upper - 1, last_use(b)));
     let load = Load { bytes: report.load.clone() };
     let (step, most) = load.highest();
     let without = load.without(b);
@@ -60,7 +61,8 @@ pub fn explain(report: &Report, name: &str, style: &Style) -> Result<String> {
             format!("  it is not alive at the peak (step {step}, {}), which it does not change", bytes(most))
         }
     });
-    Ok(lines.join("\n") + "\n")
+    let fitted = lines.iter().flat_map(|line| table::wrapped(line, style.width));
+    Ok(fitted.collect::<Vec<_>>().join("\n") + "\n")
 }
 
 fn unknown(report: &Report, name: &str) -> Error {

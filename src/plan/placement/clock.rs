@@ -33,6 +33,13 @@ impl Clock {
         self.left = self.left.saturating_sub(nodes.saturating_mul(cost));
     }
 
+    /// Takes one part in `parts` of the effort out of what is left, and returns it.
+    pub fn set_aside(&mut self, parts: u64) -> u64 {
+        let kept = self.left / parts;
+        self.left -= kept;
+        kept
+    }
+
     /// Whether nothing may be spent any more.
     pub fn exhausted(&mut self) -> bool {
         self.left == 0 || self.late()

@@ -19,10 +19,28 @@ const STRATEGIES_BETWEEN: u64 = 4;
 /// Heights closer than one part in so many of the bound are not told apart.
 const PRECISION: u64 = 1000;
 
+/// Asks each strategy for the target, with as many nodes as a run with hardly a wrong choice takes. Returns the greatest proved lower bound.
+pub(super) fn dive(search: &mut Search, problem: &Problem, best: &mut Best, clock: &mut Clock) -> u64 {
+    let limit = problem.items.len() as u64 * 9 / 8;
+    let target = best.target.max(problem.bound);
+    for strategy in 0..STRATEGIES {
+        match search.run(target, strategy, limit, clock) {
+            Answer::Placed(offsets) => {
+                best.offer(problem, offsets, "search");
+                break;
+            }
+            Answer::Impossible => return target + 1,
+            Answer::Unknown if clock.exhausted() => break,
+            Answer::Unknown => {}
+        }
+    }
+    problem.bound
+}
+
 /// Searches at the target, and where that fails between it and the best height so far, until the effort is spent, the
-/// target is met or the best height is proved. Returns the greatest proved lower bound.
-pub(super) fn run(problem: &Problem, best: &mut Best, clock: &mut Clock) -> u64 {
-    let mut driver = Driver { search: Search::new(problem), problem, best, clock, proved: problem.bound, strategy: 0 };
+/// target is met or the best height is proved. Takes and returns the greatest proved lower bound.
+pub(super) fn run(search: &mut Search, problem: &Problem, best: &mut Best, clock: &mut Clock, proved: u64) -> u64 {
+    let mut driver = Driver { search, problem, best, clock, proved, strategy: 0 };
     let mut limit = FIRST_LIMIT.max(FIRST_LIMIT_PER_ITEM * problem.items.len() as u64);
     let strategies = if driver.best.satisfy { SATISFY_FACTOR * STRATEGIES } else { STRATEGIES };
     while !driver.is_done() {
@@ -42,7 +60,7 @@ pub(super) fn run(problem: &Problem, best: &mut Best, clock: &mut Clock) -> u64 
 }
 
 struct Driver<'a> {
-    search: Search,
+    search: &'a mut Search,
     problem: &'a Problem,
     best: &'a mut Best,
     clock: &'a mut Clock,

@@ -6,10 +6,10 @@
 //!
 //! 1. `outward`: stack what is live at the peak, then best fit away from it in both directions of time. Near
 //!    linear, so it also serves a million buffers.
-//! 2. `greedy`: static orders, each with first fit and best fit.
-//! 3. `search`: exact branch and bound up to a few thousand buffers, first at the bound, then at the heights that
-//!    `minimise` chooses.
-//! 4. `local`: reordering around what sticks out, for instances beyond the reach of the search.
+//! 2. `search`: exact branch and bound up to a few thousand buffers; first one dive of each strategy at the bound.
+//! 3. `greedy`: static orders, each with first fit and best fit.
+//! 4. `search` again, at the bound and at the heights between it and the best arena that `minimise` chooses.
+//! 5. `local`: reordering around what sticks out, where the search leaves a gap or cannot reach.
 //!
 //! Effort is counted in search nodes, so the same input and options give the same bytes; only an explicit
 //! [`Options::time_limit`] makes a result depend on the clock, and then [`Placement::timed_out`] says so.
@@ -79,6 +79,17 @@ pub enum Status {
     Gap,
 }
 
+impl Status {
+    /// `optimal (= bound)`, `proved` or `gap x%`. A gap so small that its digits are zeros is rounded up, since it is one.
+    pub fn describe(self, gap: f64) -> String {
+        match self {
+            Status::Optimal => "optimal (= bound)".to_string(),
+            Status::Proved => "proved".to_string(),
+            Status::Gap => format!("gap {:.3}%", (100.0 * gap).max(0.001)),
+        }
+    }
+}
+
 /// How much work to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -126,13 +137,9 @@ impl Placement {
         if self.proved == 0 { 0.0 } else { (self.arena - self.proved) as f64 / self.proved as f64 }
     }
 
-    /// `optimal`, `proved` or `gap x%`; with `(cut by time)` where the clock ended the work.
+    /// `optimal (= bound)`, `proved` or `gap x%`; with `(cut by time)` where the clock ended the work.
     pub fn describe_status(&self) -> String {
-        let text = match self.status {
-            Status::Optimal => "optimal".to_string(),
-            Status::Proved => "proved".to_string(),
-            Status::Gap => format!("gap {:.3}%", 100.0 * self.gap()),
-        };
+        let text = self.status.describe(self.gap());
         if self.timed_out { format!("{text} (cut by time)") } else { text }
     }
 }

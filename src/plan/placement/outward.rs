@@ -13,19 +13,25 @@ use super::problem::{Item, Problem};
 /// In which order the buffers live at the peak are stacked from offset 0.
 #[derive(Clone, Copy)]
 enum Stack {
-    /// Earliest born at the bottom: on the way left, space is freed from the top.
+    /// Earliest born at the bottom: on the way left, space is freed from the top. Of those born together, the last to die is lowest.
     Lower,
-    /// Last to die at the bottom: on the way right, space is freed from the top.
+    /// Last to die at the bottom: on the way right, space is freed from the top. Of those that die together, the first born is lowest.
     Upper,
+    /// As `Lower`, but of those born together the last to die is highest: what outlives the rest caps them, and they free space as one.
+    LowerCapped,
+    /// As `Upper`, but of those that die together the first born is highest.
+    UpperCapped,
     /// Longest lived at the bottom.
     Duration,
     /// Largest at the bottom.
     Size,
 }
 
-const STACKS: [(Stack, &str); 4] = [
+const STACKS: [(Stack, &str); 6] = [
     (Stack::Lower, "outward by lower"),
     (Stack::Upper, "outward by upper"),
+    (Stack::LowerCapped, "outward by lower, capped"),
+    (Stack::UpperCapped, "outward by upper, capped"),
     (Stack::Duration, "outward by duration"),
     (Stack::Size, "outward by size"),
 ];
@@ -87,6 +93,8 @@ impl Sides {
             let key = match stack {
                 Stack::Lower => (u64::from(item.first), u64::from(u32::MAX - item.last)),
                 Stack::Upper => (u64::from(u32::MAX - item.last), u64::from(item.first)),
+                Stack::LowerCapped => (u64::from(item.first), u64::from(item.last)),
+                Stack::UpperCapped => (u64::from(u32::MAX - item.last), u64::from(u32::MAX - item.first)),
                 Stack::Duration => (u64::from(u32::MAX - (item.last - item.first)), u64::from(item.first)),
                 Stack::Size => (u64::MAX - item.size, u64::from(item.first)),
             };

@@ -4,10 +4,14 @@ use crate::error::Result;
 
 use super::clock::Clock;
 use super::problem::Problem;
-use super::{Buffer, Options, Placement, Status, greedy, local, minimise, outward, search};
+use super::search::{self, Search};
+use super::{Buffer, Options, Placement, Status, greedy, local, minimise, outward};
 
-/// Items above which a node of the search is dear, so that local search goes first.
-const LARGE: usize = 800;
+/// One part in so many of the effort is kept for local search, where the search leaves a gap.
+const LOCAL_SHARE: u64 = 4;
+
+/// Items above which another attempt of the near-linear heuristics takes half a second, which no millionth of the arena is worth.
+const DEAR: usize = 500_000;
 
 /// See [`place`](super::place).
 pub(super) fn run(buffers: &[Buffer], options: &Options) -> Result<Placement> {
@@ -21,19 +25,28 @@ pub(super) fn run(buffers: &[Buffer], options: &Options) -> Result<Placement> {
         best.height = 0;
     }
     if !best.is_enough(problem.bound) {
-        outward::run(&problem, &mut clock, |offsets, name| best.offer(&problem, offsets, name));
+        outward::run(&problem, &mut clock, |offsets, name| {
+            best.offer(&problem, offsets, name) || problem.items.len() > DEAR && best.is_close(problem.bound)
+        });
     }
-    if !best.is_enough(problem.bound) {
+    let searchable = problem.items.len() <= search::MOST_ITEMS;
+    let (mut search, mut proved) = (None, problem.bound);
+    if searchable && !best.is_enough(problem.bound) && !clock.exhausted() {
+        // Dives are cheaper than the greedy orders, and find most of what those do not.
+        let search = search.insert(Search::new(&problem));
+        proved = minimise::dive(search, &problem, &mut best, &mut clock);
+    }
+    if !best.is_enough(proved) {
         greedy::run(&problem, &mut clock, |offsets, name| best.offer(&problem, offsets, name));
     }
-
-    let mut proved = problem.bound;
-    if !best.is_enough(problem.bound) && !clock.exhausted() {
-        if problem.items.len() > LARGE {
-            local::run(&problem, &mut best, &mut clock);
+    if !best.is_enough(proved) && !clock.exhausted() {
+        let kept = clock.set_aside(LOCAL_SHARE);
+        if let Some(search) = &mut search {
+            proved = minimise::run(search, &problem, &mut best, &mut clock, proved);
         }
-        if problem.items.len() <= search::MOST_ITEMS && !best.is_enough(problem.bound) {
-            proved = minimise::run(&problem, &mut best, &mut clock);
+        clock.left += kept;
+        if !best.is_enough(proved) && !clock.exhausted() {
+            local::run(&problem, &mut best, &mut clock);
         }
     }
     let mut offsets: Vec<u64> = buffers.iter().map(|b| b.fixed.unwrap_or(0)).collect();
@@ -73,6 +86,11 @@ impl Best {
             (self.height, self.offsets, self.winner) = (height, offsets, winner);
         }
         self.is_enough(problem.bound)
+    }
+
+    /// Whether the best is within a millionth of the bound.
+    fn is_close(&self, bound: u64) -> bool {
+        self.height - bound <= bound / 1_000_000
     }
 
     /// Whether nothing more is asked for: the target is met, the best is `proved`, or a capacity is below what is proved.

@@ -2,6 +2,7 @@
 
 use super::{BufferRow, NodeRow, Region};
 use serde::Serialize;
+use std::cmp::Reverse;
 
 /// Transient bytes live at each step, sizes rounded up to the alignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Peak {
     pub node: Option<String>,
     /// Transient bytes live then.
     pub bytes: u64,
-    /// Transient buffers live then, largest first.
+    /// Transient buffers live then, largest first, and of equal ones those first that were born first.
     pub buffers: Vec<PeakBuffer>,
 }
 
@@ -75,13 +76,15 @@ impl Load {
         let mut after: Vec<u64> = self.bytes.iter().rev().scan(0, running).collect();
         after.reverse();
         let live = buffers.iter().filter(|b| b.region == Region::Transient && b.live_at(step) && b.bytes > 0);
-        let mut live: Vec<PeakBuffer> = live
+        let mut live: Vec<&BufferRow> = live.collect();
+        live.sort_by_key(|b| (Reverse(b.padded()), b.lower, b.offset));
+        let live = live
+            .into_iter()
             .map(|b| {
                 let outside = before[b.lower as usize].max(after[b.upper as usize - 1]);
                 PeakBuffer { id: b.id.clone(), bytes: b.padded(), without: outside.max(bytes - b.padded()) }
             })
             .collect();
-        live.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.id.cmp(&b.id)));
         Peak { step, node: nodes.get(step as usize).map(|n| n.name.clone()), bytes, buffers: live }
     }
 }

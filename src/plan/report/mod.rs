@@ -9,7 +9,7 @@ mod load;
 mod rows;
 mod waterfall;
 
-use super::Plan;
+use super::{Plan, placement::Status};
 use crate::graph::Section;
 use crate::passes::{Layout, Mode};
 pub use diff::{BufferChange, Diff};
@@ -84,6 +84,8 @@ pub struct TotalsRow {
     pub max_load: u64,
     /// (transient − max_load) / max_load.
     pub fragmentation: f64,
+    /// What is known of the placement: `optimal (= bound)`, or `gap x%` above the highest load.
+    pub status: String,
     /// Scratch of one worker.
     pub scratch_per_worker: u64,
     /// Whole arena for some numbers of workers.
@@ -147,6 +149,7 @@ impl Report {
                 transient: totals.transient,
                 max_load: totals.max_load,
                 fragmentation: totals.fragmentation(),
+                status: status(&totals),
                 scratch_per_worker: totals.scratch_per_worker,
                 arena: WORKERS.map(|workers| ArenaRow { workers, bytes: totals.arena(workers) }).to_vec(),
             },
@@ -166,6 +169,11 @@ impl Report {
         let holds = |b: &&BufferRow| b.tensors.iter().any(|t| t.name == name);
         self.buffers.iter().find(|b| b.id == name).or_else(|| self.buffers.iter().find(holds))
     }
+}
+
+fn status(totals: &super::Totals) -> String {
+    let status = if totals.transient == totals.max_load { Status::Optimal } else { Status::Gap };
+    status.describe(totals.fragmentation())
 }
 
 fn bands(nodes: &[NodeRow]) -> Vec<Band> {

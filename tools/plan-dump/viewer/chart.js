@@ -54,6 +54,8 @@ function redraw() {
 
 function draw() {
   const p = plot();
+  // Where all of the memory is in sight, a finger that moves up or down scrolls the page.
+  canvas.style.touchAction = view.y0 <= bottom() && view.y1 >= top_() ? "pan-y" : "none";
   pen.clearRect(0, 0, size.width, size.height);
   pen.font = "11px system-ui, sans-serif";
   pen.textBaseline = "middle";
@@ -226,6 +228,16 @@ function letters(color) {
   return bright > 140 ? "#14171a" : "#ffffff";
 }
 
+// As much of a dotted name as fits, whole words from its end; nothing where not even the last fits.
+function label(name, room) {
+  if (pen.measureText(name).width <= room) return name;
+  for (let dot = name.indexOf("."); dot >= 0; dot = name.indexOf(".", dot + 1)) {
+    const rest = name.slice(dot + 1);
+    if (/[a-z]/i.test(rest) && pen.measureText("…" + rest).width <= room) return "…" + rest;
+  }
+  return "";
+}
+
 function drawBuffers(p) {
   const searching = found.size > 0;
   for (const b of byStep) {
@@ -249,13 +261,8 @@ function drawBuffers(p) {
       pen.lineWidth = 1;
       pen.strokeRect(x0 + 0.5, y0 + 0.5, w - 1, h - 1);
     }
-    if (!dim && h > 13 && w > 30) {
-      const room = w - 8, full = pen.measureText(b.id).width;
-      let text = b.id;
-      if (full > room) {
-        const fits = Math.floor((room / full) * text.length) - 1;
-        text = fits >= 4 ? `…${text.slice(text.length - fits)}` : "";
-      }
+    if (!dim && h > 13 && w > 24) {
+      const text = label(b.id, w - 8);
       pen.globalAlpha = 1;
       pen.fillStyle = letters(colors[b.kind]);
       pen.textAlign = "center";

@@ -43,6 +43,7 @@ function hover(b, x, y) {
 
 function setPersistent(on) {
   withPersistent = on;
+  fillLegend();
   at("persistent").checked = on;
   showAll();
   redraw();
@@ -58,6 +59,7 @@ function fillHeader() {
     ["persistent", bytes(totals.persistent)],
     ["transient", bytes(totals.transient)],
     ["bound (max load)", bytes(totals.max_load)],
+    ["placement", totals.status],
     ["fragmentation", `${(100 * totals.fragmentation).toFixed(3)}%`],
     ["scratch", `${report.threads} × ${bytes(totals.scratch_per_worker)}`],
     ["slots × rows", `${c.slots} × ${c.context}, ${c.step_rows} a call`],
@@ -73,12 +75,13 @@ function fillHeader() {
 }
 
 function fillLegend() {
-  for (const kind of kinds.filter((k) => buffers.some((b) => b.kind === k))) {
+  at("legend").replaceChildren();
+  for (const kind of kinds.filter((k) => buffers.some((b) => b.kind === k && (withPersistent || b.region === "transient")))) {
     const button = element("button");
     const patch = element("i");
     patch.style.background = `var(--${kind})`;
     button.append(patch, kindNames[kind] ?? kind);
-    button.setAttribute("aria-pressed", "true");
+    button.setAttribute("aria-pressed", String(!hidden.has(kind)));
     button.onclick = () => {
       if (!hidden.delete(kind)) hidden.add(kind);
       button.setAttribute("aria-pressed", String(!hidden.has(kind)));
@@ -111,13 +114,16 @@ function fillPeak() {
   const head = element("thead"), titles = element("tr"), body = element("tbody");
   for (const [name, number] of [["buffer", 0], ["size", 1], ["peak without it", 1], ["kind", 0], ["alive for", 0]]) titles.append(element("th", name, number ? "number" : ""));
   head.append(titles);
-  for (const x of peak.buffers.slice(0, 30)) {
+  const shown = 30;
+  for (const x of peak.buffers.slice(0, shown)) {
     const b = byId.get(x.id), row = element("tr");
     row.append(element("td", b.name), element("td", bytes(x.bytes), "number"), element("td", bytes(x.without), "number"), element("td", kindNames[b.kind] ?? b.kind), element("td", lastUse(b)));
     row.onclick = () => { select(b); reveal(b); canvas.scrollIntoView({ block: "nearest" }); };
     body.append(row);
   }
   at("peak").append(head, body);
+  const more = peak.buffers.slice(shown), rest = more.reduce((sum, x) => sum + x.bytes, 0);
+  at("peak-more").textContent = more.length ? `and ${more.length} smaller ones, ${bytes(rest)} together` : "";
 }
 
 let matches = [], current = -1;

@@ -42,7 +42,7 @@ pub(super) enum Answer {
 
 /// Items up to which the search is worth its quadratic tables.
 pub(super) const MOST_ITEMS: usize = 4000;
-/// Items up to which a node costs one unit of effort; twice as many make it four times as dear.
+/// Items up to which a node costs one unit of effort; twice as many make it twice as dear.
 const NODE_ITEMS: u64 = 256;
 
 /// The search over one problem; keeps what it learns between runs.
@@ -56,7 +56,7 @@ pub(super) struct Search {
 
 impl Search {
     pub fn new(problem: &Problem) -> Self {
-        let node_cost = ((problem.items.len() as u64).pow(2) / NODE_ITEMS.pow(2)).max(1);
+        let node_cost = (problem.items.len() as u64 / NODE_ITEMS).max(1);
         Self { model: Model::new(problem), memo: Memo::new(), node_cost, failures: vec![0; problem.load.len()] }
     }
 

@@ -37,8 +37,16 @@ pub(super) struct State<'a> {
     pub crossing: Vec<u32>,
     /// Bits of the unplaced items that start in each section.
     pub start_bits: Vec<u128>,
+    /// Items live in each section, those still to place first: `open[s]` of them.
+    at: Vec<Vec<u32>>,
+    open: Vec<u32>,
+    /// Where each item stands in `at`: for item `i` and section `s`, at `begin[i] + s - first`.
+    place_in: Vec<u32>,
+    begin: Vec<usize>,
     /// For each section, an unplaced item that keeps the floor from rising.
     witness: Vec<u32>,
+    /// For each item, the sections whose witness it is.
+    witnessed: Vec<u32>,
     trail: Vec<Change>,
     /// Sections whose floor may have to rise.
     dirty: Vec<u32>,
@@ -58,8 +66,25 @@ impl<'a> State<'a> {
         if model.items.iter().any(|item| item.size > height) || model.load.iter().any(|&load| load > height) {
             return Err(Dead { section: 0 });
         }
+        let at = model.at.clone();
+        let begin = model.items.iter().scan(0, |end, item| {
+            let begin = *end;
+            *end += (item.last - item.first) as usize;
+            Some(begin)
+        });
+        let begin: Vec<usize> = begin.collect();
+        let mut place_in = vec![0; at.iter().map(Vec::len).sum()];
+        for (s, items) in at.iter().enumerate() {
+            for (place, &i) in (0u32..).zip(items) {
+                place_in[begin[i as usize] + s - model.items[i as usize].first as usize] = place;
+            }
+        }
         let mut state = Self {
             model,
+            open: at.iter().map(|items| items.len() as u32).collect(),
+            at,
+            place_in,
+            begin,
             height,
             floor: vec![0; sections],
             rest: model.load.clone(),
@@ -69,6 +94,7 @@ impl<'a> State<'a> {
             crossing,
             start_bits,
             witness: vec![NONE; sections],
+            witnessed: vec![0; n],
             trail: Vec::new(),
             dirty: (0..sections as u32).collect(),
             is_dirty: vec![true; sections],
@@ -93,6 +119,9 @@ impl<'a> State<'a> {
         self.crossing[first..last - 1].iter_mut().for_each(|count| *count -= 1);
         self.rest[first..last].iter_mut().for_each(|rest| *rest -= item.size);
         self.trail.push(Change::Place(i));
+        for s in first..last {
+            self.close(i, s);
+        }
         for s in first..last {
             if self.rest[s] > 0 && top + self.rest[s] > self.height {
                 return Err(self.die(s));
@@ -125,7 +154,7 @@ impl<'a> State<'a> {
             match self.trail.pop() {
                 Some(Change::Floor(s, floor)) => self.floor[s as usize] = floor,
                 Some(Change::Low(i, low)) => self.low[i as usize] = low,
-                Some(Change::Witness(s, i)) => self.witness[s as usize] = i,
+                Some(Change::Witness(s, i)) => self.set_witness(s as usize, i),
                 Some(Change::Place(i)) => {
                     let item = &self.model.items[i as usize];
                     self.placed[i as usize] = false;
@@ -133,6 +162,8 @@ impl<'a> State<'a> {
                     let (first, last) = (item.first as usize, item.last as usize);
                     self.crossing[first..last - 1].iter_mut().for_each(|count| *count += 1);
                     self.rest[first..last].iter_mut().for_each(|rest| *rest += item.size);
+                    // Undone in the opposite order, the item still stands first behind the open ones.
+                    self.open[first..last].iter_mut().for_each(|open| *open += 1);
                 }
                 None => {}
             }
@@ -162,12 +193,46 @@ impl<'a> State<'a> {
         }
         self.trail.push(Change::Low(i, self.low[i as usize]));
         self.low[i as usize] = offset;
+        // Most items keep no floor from rising, and walking the sections of each would be most of the work.
+        let mut witnessed = self.witnessed[i as usize];
         for s in item.first as usize..item.last as usize {
+            if witnessed == 0 {
+                break;
+            }
             if self.witness[s] == i {
+                witnessed -= 1;
                 self.soil(s);
             }
         }
         Ok(())
+    }
+
+    /// Whether `i` keeps the floor of a section it is live in from rising.
+    fn keeps_down(&self, i: u32, s: usize) -> bool {
+        i != NONE && !self.placed[i as usize] && self.low[i as usize] <= self.floor[s]
+    }
+
+    fn set_witness(&mut self, s: usize, i: u32) {
+        for (item, counts) in [(self.witness[s], false), (i, true)] {
+            if item != NONE {
+                let count = &mut self.witnessed[item as usize];
+                *count = if counts { *count + 1 } else { *count - 1 };
+            }
+        }
+        self.witness[s] = i;
+    }
+
+    /// Moves a placed item behind the open ones of a section.
+    fn close(&mut self, i: u32, s: usize) {
+        let of = |j: u32| self.begin[j as usize] + s - self.model.items[j as usize].first as usize;
+        let place = self.place_in[of(i)];
+        self.open[s] -= 1;
+        let last = self.open[s];
+        let other = self.at[s][last as usize];
+        let (i_at, other_at) = (of(i), of(other));
+        self.at[s].swap(place as usize, last as usize);
+        self.place_in[i_at] = last;
+        self.place_in[other_at] = place;
     }
 
     fn soil(&mut self, s: usize) {
@@ -178,16 +243,15 @@ impl<'a> State<'a> {
     }
 
     fn propagate(&mut self) -> Result<(), Dead> {
-        let model = self.model;
         while let Some(s) = self.dirty.pop() {
             let s = s as usize;
             self.is_dirty[s] = false;
-            if self.rest[s] == 0 {
+            if self.rest[s] == 0 || self.keeps_down(self.witness[s], s) {
                 continue;
             }
             let (mut lowest, mut witness) = (u64::MAX, NONE);
-            for &i in &model.at[s] {
-                if !self.placed[i as usize] && self.low[i as usize] < lowest {
+            for &i in &self.at[s][..self.open[s] as usize] {
+                if self.low[i as usize] < lowest {
                     (lowest, witness) = (self.low[i as usize], i);
                     if lowest <= self.floor[s] {
                         break;
@@ -196,16 +260,17 @@ impl<'a> State<'a> {
             }
             if witness != self.witness[s] {
                 self.trail.push(Change::Witness(s as u32, self.witness[s]));
-                self.witness[s] = witness;
-            }
-            if lowest + self.rest[s] > self.height {
-                return Err(self.die(s));
+                self.set_witness(s, witness);
             }
             if lowest > self.floor[s] {
+                if lowest + self.rest[s] > self.height {
+                    return Err(self.die(s));
+                }
                 self.trail.push(Change::Floor(s as u32, self.floor[s]));
                 self.floor[s] = lowest;
-                for &i in &model.at[s] {
-                    if !self.placed[i as usize] && self.low[i as usize] < lowest {
+                for place in 0..self.open[s] as usize {
+                    let i = self.at[s][place];
+                    if self.low[i as usize] < lowest {
                         self.lift(i, lowest)?;
                     }
                 }
