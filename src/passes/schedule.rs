@@ -11,18 +11,33 @@ use std::collections::BTreeSet;
 /// Nodes in greedy order, or `None` when that is the written order. `bytes` sizes a tensor.
 pub fn memory_aware(graph: &Graph, bytes: &dyn Fn(TensorId) -> u64) -> Option<Vec<NodeId>> {
     let size: Vec<i64> = graph.tensor_ids().map(|t| transient(graph, t, bytes)).collect();
-    let (mut waits, followers) = dependencies(graph);
     let mut readers: Vec<usize> = graph.readers().iter().map(Vec::len).collect();
     // Results stay alive to the end.
     graph.outputs.iter().for_each(|(_, t)| readers[t.index()] += 1);
+    let order = topological(graph, |ready| {
+        let key = |n: &NodeId| (graph.node(*n).section, growth(graph, &size, &readers, *n), *n);
+        let next = ready.iter().copied().min_by_key(key)?;
+        graph.node(next).operands.iter().for_each(|t| readers[t.index()] -= 1);
+        Some(next)
+    });
+    let written = order.iter().enumerate().all(|(i, n)| n.index() == i);
+    (!written).then_some(order)
+}
+
+/// An order in which every node comes after those it depends on: `pick` chooses one of the nodes that wait for none. Nodes that a cycle
+/// keeps waiting are left out.
+pub fn topological(graph: &Graph, mut pick: impl FnMut(&BTreeSet<NodeId>) -> Option<NodeId>) -> Vec<NodeId> {
+    let mut waits = vec![0usize; graph.nodes.len()];
+    let mut followers: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
+    for (before, after) in dependencies(graph) {
+        waits[after.index()] += 1;
+        followers[before.index()].push(after);
+    }
     let mut ready: BTreeSet<NodeId> = graph.node_ids().filter(|n| waits[n.index()] == 0).collect();
     let mut order = Vec::with_capacity(graph.nodes.len());
-    while let Some(next) =
-        ready.iter().copied().min_by_key(|&n| (graph.node(n).section, growth(graph, &size, &readers, n), n))
-    {
+    while let Some(next) = pick(&ready) {
         ready.remove(&next);
         order.push(next);
-        graph.node(next).operands.iter().for_each(|t| readers[t.index()] -= 1);
         for &f in &followers[next.index()] {
             waits[f.index()] -= 1;
             if waits[f.index()] == 0 {
@@ -30,9 +45,7 @@ pub fn memory_aware(graph: &Graph, bytes: &dyn Fn(TensorId) -> u64) -> Option<Ve
             }
         }
     }
-    debug_assert_eq!(order.len(), graph.nodes.len(), "the graph has no cycle");
-    let written = order.iter().enumerate().all(|(i, n)| n.index() == i);
-    (!written).then_some(order)
+    order
 }
 
 /// Bytes that a tensor takes only while it is in use.
@@ -57,31 +70,24 @@ fn growth(graph: &Graph, size: &[i64], readers: &[usize], n: NodeId) -> i64 {
     written - unread - operands.iter().filter(|t| freed(t)).map(|t| size[t.index()]).sum::<i64>()
 }
 
-/// For each node how many others must come before it, and which come after: operands, and writes in place after all other reads.
-fn dependencies(graph: &Graph) -> (Vec<usize>, Vec<Vec<NodeId>>) {
-    let mut before: Vec<BTreeSet<NodeId>> = vec![BTreeSet::new(); graph.nodes.len()];
+/// Pairs of nodes whose order matters, the earlier one first, each pair once: a producer and its readers; around a write in place, readers of
+/// the old value before it and readers of the new one after it, as in the written order.
+fn dependencies(graph: &Graph) -> Vec<(NodeId, NodeId)> {
+    let mut pairs = Vec::new();
     let readers = graph.readers();
     for n in graph.node_ids() {
         let node = graph.node(n);
-        before[n.index()].extend(node.operands.iter().filter_map(|&t| graph.producer(t)));
+        pairs.extend(node.operands.iter().filter_map(|&t| graph.producer(t)).map(|producer| (producer, n)));
         let Some(op) = ops::find(&node.op) else { continue };
         let sig = ops::build::signature(graph, node);
         let shared = (0..node.outputs.len()).filter_map(|o| op.must_alias(&sig, o));
         let written = (0..node.operands.len()).filter(|&i| op.mutates(&sig, i)).chain(shared);
-        for t in written.map(|i| node.operands[i]) {
-            // In the written order, readers of the old value stand before the writer and readers of the new one after it.
-            for &(r, _) in &readers[t.index()] {
-                if r < n {
-                    before[n.index()].insert(r);
-                } else if r > n {
-                    before[r.index()].insert(n);
-                }
-            }
+        for t in written.filter_map(|i| node.operands.get(i)) {
+            let others = readers[t.index()].iter().filter(|(reader, _)| *reader != n);
+            pairs.extend(others.map(|&(reader, _)| (reader.min(n), reader.max(n))));
         }
     }
-    let mut followers = vec![Vec::new(); graph.nodes.len()];
-    for n in graph.node_ids() {
-        before[n.index()].iter().for_each(|b| followers[b.index()].push(n));
-    }
-    (before.iter().map(BTreeSet::len).collect(), followers)
+    pairs.sort_unstable();
+    pairs.dedup();
+    pairs
 }

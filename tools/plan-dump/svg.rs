@@ -121,10 +121,10 @@ fn heading(out: &mut String, report: &Report, budget: Option<i64>) {
     put!(out, "<text x=\"12\" y=\"18\" font-size=\"14\" font-weight=\"600\">{}</text>", escape(&title));
     put!(
         out,
-        "<text x=\"12\" y=\"35\" class=\"faint\">transient {}, bound {}, fragmentation {:.3}%; persistent {} below, not shown{budget}</text>",
+        "<text x=\"12\" y=\"35\" class=\"faint\">transient {}, bound {}, {}{budget}; the persistent {} are not shown</text>",
         bytes(t.transient),
         bytes(t.max_load),
-        100.0 * t.fragmentation,
+        t.status,
         bytes(t.persistent)
     );
 }

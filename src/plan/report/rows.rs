@@ -2,7 +2,6 @@
 
 use crate::graph::{Graph, Node, NodeId, RowSpace, Section, TensorId};
 use crate::ops;
-use crate::plan::buffers::tensor_bytes;
 use crate::plan::{ALIGN, BufferKind, Plan};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -228,16 +227,4 @@ fn last_use(graph: &Graph, kind: BufferKind, tensors: &[TensorId], readers: &[Ve
         }
         _ => LastUse::Producer,
     }
-}
-
-/// Bytes that tensors and scratch of the transient region would take if each had memory of its own for the whole call.
-pub(super) fn naive_bytes(plan: &Plan) -> u64 {
-    let graph = &plan.graph;
-    let transient = |b: Option<u32>| b.filter(|&b| !plan.buffers[b as usize].kind.is_persistent());
-    let tensors = graph
-        .tensor_ids()
-        .filter(|&t| transient(plan.tensor_buffer[t.index()]).is_some())
-        .map(|t| tensor_bytes(graph.ty(t), &plan.capacity).unwrap_or(0));
-    let scratch = plan.node_scratch.iter().filter_map(|&b| transient(b)).map(|b| plan.buffers[b as usize].size);
-    tensors.chain(scratch).map(|bytes| bytes.next_multiple_of(ALIGN)).sum()
 }

@@ -3,14 +3,13 @@
 //! A plan holds only its final graph; earlier stages are rebuilt from it. Recomputed nodes are folded back into what they repeat,
 //! the written order follows from the order in which tensors were created, and aliases are taken back to those that ops demand.
 
-use super::rows::naive_bytes;
 use crate::graph::{Graph, NodeId, TensorId, TensorKind, verify};
-use crate::ops;
-use crate::passes::alias;
+use crate::passes::alias::{self, Aliases};
+use crate::passes::schedule;
 use crate::plan::{ALIGN, Plan, buffers, draft::Draft, placement};
+use crate::tensor::RowExtent;
 use serde::Serialize;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 
 /// One stage of the waterfall.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,7 +28,7 @@ pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
     let recomputes = folded.nodes.len() < plan.graph.nodes.len();
     let written = written_order(&folded);
     let final_load = plan.totals.max_load;
-    let load = |graph: &Graph, aliases: &alias::Aliases| peak_load(plan, graph, aliases).unwrap_or(final_load);
+    let load = |graph: &Graph, aliases: &Aliases| peak_load(plan, graph, aliases).unwrap_or(final_load);
     // Recomputation changes which order is best, so the best one without it is looked for again.
     let ordered = load(&folded, &alias::choose(&folded));
     let ordered = match recomputes {
@@ -39,10 +38,8 @@ pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
         }),
         false => ordered,
     };
-    let naive = match recomputes {
-        true => naive_of(plan, &folded).unwrap_or_else(|| naive_bytes(plan)),
-        false => naive_bytes(plan),
-    };
+    let alone = transient(plan, &folded, &alone(&folded));
+    let naive = alone.map_or(final_load, |all| all.iter().map(|b| b.size).sum());
     let bytes = [
         ("naive", naive),
         ("lifespans", load(&written, &alias::required(&written))),
@@ -60,22 +57,28 @@ pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
     bytes.into_iter().map(stage).collect()
 }
 
-/// Highest load of a graph with the sizes of the plan.
-fn peak_load(plan: &Plan, graph: &Graph, aliases: &alias::Aliases) -> Option<u64> {
-    let layout = buffers::layout(graph, plan.mode, &plan.capacity, aliases).ok()?;
-    let transient = layout.buffers.iter().filter(|b| !b.kind.is_persistent());
-    let padded: Vec<placement::Buffer> = transient
-        .map(|b| placement::Buffer::new(b.lower.into(), b.upper.into(), b.size.next_multiple_of(ALIGN)))
-        .collect();
-    Some(placement::max_load(&padded))
+/// Every tensor in memory of its own, but for what updates persistent memory in place.
+fn alone(graph: &Graph) -> Aliases {
+    let required = alias::required(graph);
+    let outlives_call = |t| {
+        let tensor = graph.tensor(buffers::root(&required, t));
+        !matches!(tensor.kind, TensorKind::Value(_)) || tensor.ty.extent == RowExtent::Kept
+    };
+    graph.tensor_ids().map(|t| required[t.index()].filter(|_| outlives_call(t))).collect()
 }
 
-/// Every transient tensor and scratch of a graph side by side.
-fn naive_of(plan: &Plan, graph: &Graph) -> Option<u64> {
-    let alone = vec![None; graph.tensors.len()];
-    let layout = buffers::layout(graph, plan.mode, &plan.capacity, &alone).ok()?;
+/// Highest load of a graph with the sizes of the plan.
+fn peak_load(plan: &Plan, graph: &Graph, aliases: &Aliases) -> Option<u64> {
+    Some(placement::max_load(&transient(plan, graph, aliases)?))
+}
+
+/// Transient buffers of a graph with the sizes of the plan.
+fn transient(plan: &Plan, graph: &Graph, aliases: &Aliases) -> Option<Vec<placement::Buffer>> {
+    let layout = buffers::layout(graph, plan.mode, &plan.capacity, aliases).ok()?;
     let transient = layout.buffers.iter().filter(|b| !b.kind.is_persistent());
-    Some(transient.map(|b| b.size.next_multiple_of(ALIGN)).sum())
+    let padded =
+        transient.map(|b| placement::Buffer::new(b.lower.into(), b.upper.into(), b.size.next_multiple_of(ALIGN)));
+    Some(padded.collect())
 }
 
 /// The graph without recomputed nodes: what they computed again is read from the node that they repeat.
@@ -109,52 +112,11 @@ pub(super) fn fold_recomputed(graph: &Graph) -> Graph {
 
 /// The graph in the order in which its tensors were created, as far as operands and updates in place allow.
 pub(super) fn written_order(graph: &Graph) -> Graph {
-    let key = |n: NodeId| {
-        let node = graph.node(n);
+    let key = |n: &NodeId| {
+        let node = graph.node(*n);
         let first = node.outputs.iter().map(|t| t.0).min().unwrap_or(u32::MAX);
-        (node.section, first, n)
+        (node.section, first, *n)
     };
-    let mut waits = vec![0u32; graph.nodes.len()];
-    let mut then: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
-    for (before, after) in dependencies(graph) {
-        waits[after.index()] += 1;
-        then[before.index()].push(after);
-    }
-    let mut ready: BinaryHeap<_> =
-        graph.node_ids().filter(|n| waits[n.index()] == 0).map(|n| Reverse(key(n))).collect();
-    let mut order = Vec::with_capacity(graph.nodes.len());
-    while let Some(Reverse((.., n))) = ready.pop() {
-        order.push(n);
-        for &m in &then[n.index()] {
-            waits[m.index()] -= 1;
-            if waits[m.index()] == 0 {
-                ready.push(Reverse(key(m)));
-            }
-        }
-    }
+    let order = schedule::topological(graph, |ready| ready.iter().copied().min_by_key(key));
     if order.len() == graph.nodes.len() { graph.reordered(&order) } else { graph.clone() }
-}
-
-/// Pairs of nodes whose order matters: a producer and its readers; readers of memory that is updated in place, around the update.
-fn dependencies(graph: &Graph) -> Vec<(NodeId, NodeId)> {
-    let mut pairs = Vec::new();
-    let readers = graph.readers();
-    for n in graph.node_ids() {
-        let node = graph.node(n);
-        for &t in &node.operands {
-            if let TensorKind::Value(producer) = graph.tensor(t).kind {
-                pairs.push((producer, n));
-            }
-        }
-        let Some(op) = ops::find(&node.op) else { continue };
-        let sig = ops::build::signature(graph, node);
-        let shared = (0..node.outputs.len()).filter_map(|o| op.must_alias(&sig, o));
-        let updated: Vec<usize> = (0..node.operands.len()).filter(|&i| op.mutates(&sig, i)).chain(shared).collect();
-        for t in updated.into_iter().filter_map(|i| node.operands.get(i)) {
-            for &(reader, _) in readers[t.index()].iter().filter(|(reader, _)| *reader != n) {
-                pairs.push(if reader < n { (reader, n) } else { (n, reader) });
-            }
-        }
-    }
-    pairs
 }

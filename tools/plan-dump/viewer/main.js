@@ -43,6 +43,7 @@ function hover(b, x, y) {
 
 function setPersistent(on) {
   withPersistent = on;
+  hover(null);
   fillLegend();
   at("persistent").checked = on;
   showAll();
@@ -60,7 +61,6 @@ function fillHeader() {
     ["transient", bytes(totals.transient)],
     ["bound (max load)", bytes(totals.max_load)],
     ["placement", totals.status],
-    ["fragmentation", `${(100 * totals.fragmentation).toFixed(3)}%`],
     ["scratch", `${report.threads} × ${bytes(totals.scratch_per_worker)}`],
     ["slots × rows", `${c.slots} × ${c.context}, ${c.step_rows} a call`],
     ["arithmetic", flops(report.flops)],
@@ -123,7 +123,7 @@ function fillPeak() {
   }
   at("peak").append(head, body);
   const more = peak.buffers.slice(shown), rest = more.reduce((sum, x) => sum + x.bytes, 0);
-  at("peak-more").textContent = more.length ? `and ${more.length} smaller ones, ${bytes(rest)} together` : "";
+  at("peak-more").textContent = more.length ? `and ${more.length} more, ${bytes(rest)} together` : "";
 }
 
 let matches = [], current = -1;
@@ -140,6 +140,7 @@ at("search").addEventListener("keydown", (e) => {
   if (e.key !== "Enter" || !matches.length) return;
   current = (current + (e.shiftKey ? matches.length - 1 : 1)) % matches.length;
   at("matches").textContent = `${current + 1} of ${matches.length}`;
+  hover(null);
   select(matches[current]);
   reveal(matches[current]);
 });
@@ -165,7 +166,9 @@ let dragged = 0;
 canvas.addEventListener("wheel", (e) => {
   e.preventDefault();
   const factor = Math.exp(Math.max(-1, Math.min(1, (e.deltaY || e.deltaX) / 300)));
-  zoom(...place(e), e.altKey ? 1 : factor, e.shiftKey ? 1 : factor);
+  const [x, y] = place(e);
+  zoom(x, y, e.altKey ? 1 : factor, e.shiftKey ? 1 : factor);
+  hover(bufferAt(x, y), x, y);
 }, { passive: false });
 canvas.addEventListener("pointerdown", (e) => { pointers.set(e.pointerId, place(e)); dragged = 0; canvas.setPointerCapture(e.pointerId); });
 canvas.addEventListener("pointermove", (e) => {

@@ -64,7 +64,9 @@ function matching(text) {
   const wanted = text.trim().toLowerCase();
   if (!wanted) return [];
   const has = (name) => name.toLowerCase().includes(wanted);
-  return byStep.filter((b) => has(b.id) || has(b.op) || b.tensors.some((t) => has(t.name)));
+  const all = byStep.filter((b) => has(b.id) || has(b.op) || b.tensors.some((t) => has(t.name)));
+  // What comes and goes first: it is what the picture shows.
+  return [...all.filter((b) => b.region === "transient"), ...all.filter((b) => b.region !== "transient")];
 }
 
 // Label and value of everything worth knowing about a buffer.
