@@ -94,7 +94,8 @@ pub fn config_overrides(config: &ModelConfig) -> Vec<(String, String)> {
         let name = if name == "rope_theta" { "theta" } else { name };
         (name.to_string(), value)
     });
-    dims.chain(consts).collect()
+    let pad = config.pad.map(|token| ("pad".to_string(), token.to_string()));
+    dims.chain(consts).chain(pad).collect()
 }
 
 /// The graph that a checkpoint's configuration stands for.

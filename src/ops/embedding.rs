@@ -1,6 +1,7 @@
 //! `embedding(tokens; table)`: y[t] = table[tokens[t]].
 //!
 //! tokens: one i32 per row; table: [V, C]; y: rows × C. d_table[v] = Σ dy[t] over the rows with token v, in ascending rows.
+//! Row `padding` of the table, where that attribute is not negative, gets no gradient (as in PyTorch's `nn.Embedding`).
 
 use super::tiling::{part, row_tiles, tile_rows};
 use super::{
@@ -21,10 +22,10 @@ impl Op for Embedding {
         "embedding"
     }
     fn doc(&self) -> &'static str {
-        "embedding(tokens, PATH, rows = V, width = C): row tokens[t] of a [V, C] table."
+        "embedding(tokens, PATH, rows = V, width = C, padding = -1): row tokens[t] of a [V, C] table; row padding gets no gradient."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["rows", "width"]
+        &["rows", "width", "padding"]
     }
     fn params(&self, attrs: &Attrs, _inputs: &[TensorType]) -> Result<Vec<ParamSpec>, String> {
         let shape = Shape::new([attrs.size("rows")?, attrs.size("width")?]);
@@ -34,6 +35,7 @@ impl Op for Embedding {
         rule::arity(operands, 2)?;
         rule::integer_rows(operands, 0)?;
         let (rows, width) = (attrs.size("rows")?, attrs.size("width")?);
+        padding(attrs)?;
         if rows == 0 || width == 0 {
             return Err(format!("a table of shape [{rows}, {width}] is empty"));
         }
@@ -46,7 +48,10 @@ impl Op for Embedding {
         let mut operands = vec![d, g.operand(0)];
         let existing = g.take_existing(1);
         let sums = existing.is_some_and(|t| !matches!(g.graph.tensor(t).kind, TensorKind::State));
-        let attrs = attrs.with("add_sums", Attr::Bool(sums));
+        let mut attrs = attrs.with("add_sums", Attr::Bool(sums));
+        if let Some(token) = padding(&g.attrs())? {
+            attrs.set("padding", Attr::Int(token.into()));
+        }
         operands.extend(existing);
         let d_table = g.emit("embedding.d_table", operands, attrs)?[0];
         Ok(vec![None, Some(d_table)])
@@ -68,6 +73,15 @@ impl Op for Embedding {
         let tokens = TensorType { dtype: DType::I32, extent: RowExtent::Step, shape: Shape::new([1]) };
         let attrs = Attrs::new().with("rows", Attr::Int(11)).with("width", Attr::Int(37));
         vec![Case { name: "rows", attrs, inputs: vec![tokens], slots: 2, rows: 9, int_limit: 11 }]
+    }
+}
+
+/// The token whose row gets no gradient.
+fn padding(attrs: &Attrs) -> Result<Option<u32>, String> {
+    match attrs.get("padding") {
+        None => Ok(None),
+        Some(Attr::Int(token)) => Ok(u32::try_from(*token).ok()),
+        Some(other) => Err(format!("attribute padding must be a token, not {other}")),
     }
 }
 
@@ -97,10 +111,10 @@ impl Op for EmbeddingDTable {
         "embedding.d_table"
     }
     fn doc(&self) -> &'static str {
-        "embedding.d_table(d_out, tokens[, d], add_sums = false): sums of d_out over the rows of each token, continuing d row by row when given; add_sums adds the finished sums to d instead."
+        "embedding.d_table(d_out, tokens[, d], add_sums = false, padding = -1): sums of d_out over the rows of each token but padding, continuing d row by row when given; add_sums adds the finished sums to d instead."
     }
     fn attributes(&self) -> &'static [&'static str] {
-        &["rows", "add_sums"]
+        &["rows", "add_sums", "padding"]
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         if operands.len() != 3 {
@@ -109,6 +123,7 @@ impl Op for EmbeddingDTable {
         rule::integer_rows(operands, 1)?;
         let shape = [attrs.size("rows")?, rule::width(operands, 0)?];
         attrs.bool_or("add_sums", false)?;
+        padding(attrs)?;
         if operands.len() == 3 {
             rule::fixed(operands, 2, &shape)?;
         }
@@ -131,7 +146,7 @@ impl Op for EmbeddingDTable {
             (_, false) => Start::Continue,
             (_, true) => Start::AddSums,
         };
-        Ok(Box::new(Scatter { rows: dims[0], width: dims[1], start }))
+        Ok(Box::new(Scatter { rows: dims[0], width: dims[1], start, padding: padding(&sig.attrs)? }))
     }
 }
 
@@ -151,6 +166,7 @@ struct Scatter {
     rows: usize,
     width: usize,
     start: Start,
+    padding: Option<u32>,
 }
 
 impl Scatter {
@@ -200,7 +216,7 @@ impl Kernel for Scatter {
         let scratch = o.shared(0..2 * d_out.rows());
         let pairs: &[[u32; 2]] = bytemuck::cast_slice(scratch.row(0));
         let mut table = o.fixed_output_matrix(0, columns.clone());
-        for run in pairs.chunk_by(|a, b| a[0] == b[0]) {
+        for run in pairs.chunk_by(|a, b| a[0] == b[0]).filter(|run| Some(run[0][0]) != self.padding) {
             let out = table.row_mut(run[0][0] as usize);
             let mut sum = [0.0; Self::COLUMNS];
             let sum = &mut sum[..columns.len()];

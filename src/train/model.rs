@@ -27,7 +27,9 @@ pub fn config_of(graph: &Graph) -> Option<ModelConfig> {
     let config = match graph.name.as_str() {
         "gpt2" => ModelConfig::gpt2([v, t, c, h, l, f], float("eps")?, is("tied")),
         "llama" => {
-            ModelConfig::llama([v, t, c, h, int("KV")?, int("D")?, l, f], float("eps")?, float("theta")?, is("tied"))
+            let dims = [v, t, c, h, int("KV")?, int("D")?, l, f];
+            let pad = int("pad").and_then(|token| u32::try_from(token).ok());
+            ModelConfig { pad, ..ModelConfig::llama(dims, float("eps")?, float("theta")?, is("tied")) }
         }
         _ => return None,
     };

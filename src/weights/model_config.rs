@@ -56,6 +56,8 @@ pub struct ModelConfig {
     pub bos: Option<u32>,
     /// Tokens that end a sequence; empty when the checkpoint names none.
     pub eos: Vec<u32>,
+    /// Token whose embedding gets no gradient from being read, as `pad_token_id` says for the Llama family in transformers.
+    pub pad: Option<u32>,
 }
 
 /// No dimension may exceed this: products of two then fit any integer used here.
@@ -74,6 +76,7 @@ impl ModelConfig {
             consts: named([("eps", ConstValue::Float(eps)), ("tied", ConstValue::Bool(tied))]),
             bos: None,
             eos: Vec::new(),
+            pad: None,
         }
     }
 
@@ -91,6 +94,7 @@ impl ModelConfig {
             ]),
             bos: None,
             eos: Vec::new(),
+            pad: None,
         }
     }
 

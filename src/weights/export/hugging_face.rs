@@ -118,6 +118,7 @@ fn config_json(config: &ModelConfig, dtype: DType, eos: &Value) -> Result<Value>
             ("n_inner", dim("F")?),
         ]),
         Family::Llama => {
+            fields.extend(config.pad.map(|id| ("pad_token_id", json!(id))));
             let theta = config.float("rope_theta")?;
             fields.extend([
                 ("architectures", json!(["LlamaForCausalLM"])),
