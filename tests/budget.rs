@@ -75,7 +75,7 @@ fn smaller_budgets_cost_more_arithmetic_and_the_impossible_is_explained() {
     assert!(tight.choice.extra > 0.0 && tight.choice.bytes <= least);
     let message = fit(1000).err().expect("too small").to_string();
     assert!(message.contains("1000") && message.contains(&least.to_string()), "{message}");
-    assert!(message.contains("In the way is linear.d_weight"), "{message}");
+    assert!(message.contains("In the way is causal_attention.d_inputs"), "{message}");
     // Updates inside backward cost no arithmetic, so they come before recomputation.
     let fused = |bytes| budget::fit(graph.clone(), CAPACITY, bytes, 1, FuseOptimizer::WhereItHelps).expect("fits");
     assert!(!fused(u64::MAX).choice.name.contains("inside backward"));

@@ -216,7 +216,7 @@ impl HeadKernel {
         let rows = rows.min(self.form.chunk);
         let logits = rows * self.form.stride();
         let x = logits + product::shared_elements(&product::rows_shape(rows, k, vocabulary, precision));
-        let weight = product::weight_shape(rows, k, vocabulary, layout, precision);
+        let weight = product::weight_shape(rows, k, vocabulary, layout, precision, false);
         let block = x + if self.form.weight_gradient { product::shared_elements(&weight) } else { 0 };
         let packed = product::rows_shape(rows, vocabulary.min(D_X_BLOCK), k, precision);
         [logits, x, block, block + if self.form.gradients { product::shared_elements(&packed) } else { 0 }]
@@ -237,7 +237,7 @@ impl HeadKernel {
 
     fn weight_gradient<'a>(&self, o: &'a dyn Operands, chunk: &Range<usize>) -> Gemm<'a> {
         let x = o.input(0).slice_rows(chunk.clone());
-        product::weight_gradient(o, self.form.precision, x, self.d_logits(o, chunk), self.form.layout)
+        product::weight_gradient(o, self.form.precision, x, self.d_logits(o, chunk), self.form.layout, false)
     }
 
     fn input_gradient<'a>(&self, o: &'a dyn Operands, chunk: &Range<usize>, block: usize) -> Gemm<'a> {
@@ -267,7 +267,7 @@ impl Kernel for HeadKernel {
         let Form { k, vocabulary, layout, precision, .. } = self.form;
         let rows = self.form.chunk.min(capacity.step_rows);
         let logits = product::rows_shape(rows, k, vocabulary, precision);
-        let weight = product::weight_shape(rows, k, vocabulary, layout, precision);
+        let weight = product::weight_shape(rows, k, vocabulary, layout, precision, false);
         let input = product::rows_shape(rows, vocabulary.min(D_X_BLOCK), k, precision);
         let per_worker = [logits, weight, input].iter().map(|s| s.worker_bytes()).max().unwrap_or(0);
         Scratch { shared: 4 * self.regions(rows)[3], per_worker }

@@ -25,6 +25,12 @@ pub fn matrix(o: &dyn Operands, operand: usize) -> View<'_, f32> {
     }
 }
 
+/// The operand of a product of rows with a weight that all workers share: the smaller one. Its size grows with `rows`, so that scratch for
+/// the most rows is enough for fewer.
+fn shared(rows: usize, outputs: usize) -> Shared {
+    if rows > outputs.next_multiple_of(PANEL) { Shared::B } else { Shared::A }
+}
+
 /// x·Wᵀ or x·W, `[rows, outputs]`.
 pub fn forward<'a>(
     o: &dyn Operands,
@@ -34,7 +40,7 @@ pub fn forward<'a>(
     layout: Layout,
 ) -> Gemm<'a> {
     let weight = if layout == Layout::OutIn { Operand::transposed(weight) } else { Operand::plain(weight) };
-    Gemm::new(o.isa(), precision, Operand::plain(x), weight, Shared::A)
+    Gemm::new(o.isa(), precision, Operand::plain(x), weight, shared(x.rows(), weight.columns()))
 }
 
 /// d_out·W or d_out·Wᵀ, `[rows, inputs]`, where `d` holds outputs from `first` on.
@@ -50,34 +56,44 @@ pub fn input_gradient<'a>(
         Layout::OutIn => Operand::plain(weight.slice_rows(first..first + d.width())),
         _ => Operand::transposed(weight.columns(first, d.width())),
     };
-    Gemm::new(o.isa(), precision, Operand::plain(d), weight, Shared::A)
+    Gemm::new(o.isa(), precision, Operand::plain(d), weight, shared(d.rows(), weight.columns()))
 }
 
-/// d_outᵀ·x or xᵀ·d_out: the gradient of a weight as it is stored. x is packed for all workers, so that several `d` share it.
+/// d_outᵀ·x or xᵀ·d_out: the gradient of a weight as it is stored. `shares_d`: d is packed for all workers; else x, which several `d` can
+/// share and which is there before any `d`.
 pub fn weight_gradient<'a>(
     o: &dyn Operands,
     precision: Precision,
     x: View<'a, f32>,
     d: View<'a, f32>,
     layout: Layout,
+    shares_d: bool,
 ) -> Gemm<'a> {
-    match layout {
-        Layout::OutIn => Gemm::new(o.isa(), precision, Operand::transposed(d), Operand::plain(x), Shared::B),
-        _ => Gemm::new(o.isa(), precision, Operand::transposed(x), Operand::plain(d), Shared::A),
-    }
+    let (a, b) = if layout == Layout::OutIn { (d, x) } else { (x, d) };
+    let shared = shared_of_weight(layout, shares_d);
+    Gemm::new(o.isa(), precision, Operand::transposed(a), Operand::plain(b), shared)
+}
+
+fn shared_of_weight(layout: Layout, shares_d: bool) -> Shared {
+    if (layout == Layout::OutIn) == shares_d { Shared::A } else { Shared::B }
 }
 
 /// Sizes of [`forward`] (and of [`input_gradient`] with inputs and outputs exchanged).
 pub fn rows_shape(rows: usize, inputs: usize, outputs: usize, precision: Precision) -> Shape {
-    Shape { m: rows, n: outputs, k: inputs, precision, shared: Shared::A }
+    Shape { m: rows, n: outputs, k: inputs, precision, shared: shared(rows, outputs) }
 }
 
 /// Sizes of [`weight_gradient`].
-pub fn weight_shape(rows: usize, inputs: usize, outputs: usize, layout: Layout, precision: Precision) -> Shape {
-    match layout {
-        Layout::OutIn => Shape { m: outputs, n: inputs, k: rows, precision, shared: Shared::B },
-        _ => Shape { m: inputs, n: outputs, k: rows, precision, shared: Shared::A },
-    }
+pub fn weight_shape(
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    layout: Layout,
+    precision: Precision,
+    shares_d: bool,
+) -> Shape {
+    let (m, n) = if layout == Layout::OutIn { (outputs, inputs) } else { (inputs, outputs) };
+    Shape { m, n, k: rows, precision, shared: shared_of_weight(layout, shares_d) }
 }
 
 /// Elements (of f32) of shared scratch for the packed operand, whole cache lines.

@@ -2,6 +2,7 @@
 
 use crate::kernels::interleave::{Block, MOST_ROWS, Word, interleave, spread};
 use crate::kernels::isa::Isa;
+use crate::kernels::linear::Ahead;
 use crate::kernels::view::View;
 use std::ops::Range;
 
@@ -62,15 +63,59 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Address where rows `rows` begin, and how far (bytes) to step to walk over them two cache lines at a time.
-    pub(super) fn walk(&self, rows: Range<usize>) -> (*const u8, usize) {
+    /// Columns `columns` of the operand.
+    pub(super) fn part(&self, columns: Range<usize>) -> Self {
+        let stored = match self.transposed {
+            true => self.stored.slice_rows(columns),
+            false => self.stored.columns(columns.start, columns.len()),
+        };
+        Operand { stored, ..*self }
+    }
+
+    /// Where rows `rows` are stored, to be prefetched.
+    pub(super) fn walk(&self, rows: Range<usize>) -> Walk {
         if rows.is_empty() || self.columns() == 0 {
-            return (std::ptr::null(), 0);
+            return Walk { at: std::ptr::null(), step: 0, lines: 0, pairs: 0 };
         }
+        let (stride, k) = (4 * self.stored.stride(), self.columns());
         if self.transposed {
-            (self.stored.row(0)[rows.start..].as_ptr().cast(), 4 * self.stored.stride())
+            let at = self.stored.row(0)[rows.start..].as_ptr().cast();
+            Walk { at, step: stride, lines: k, pairs: (4 * rows.len()).div_ceil(PAIR) }
+        } else if self.stored.stride() == k {
+            let lines = (4 * rows.len() * k).div_ceil(PAIR);
+            Walk { at: self.stored.row_ptr(rows.start).cast(), step: PAIR, lines, pairs: 1 }
         } else {
-            (self.stored.row_ptr(rows.start).cast(), 128)
+            let at = self.stored.row_ptr(rows.start).cast();
+            Walk { at, step: stride, lines: rows.len(), pairs: (4 * k).div_ceil(PAIR) }
         }
+    }
+}
+
+/// Bytes of two cache lines, which are prefetched together.
+const PAIR: usize = 128;
+
+/// Memory in pairs of cache lines: `pairs` side by side in each of `lines` lines, which are `step` bytes apart. Pairs are counted down the
+/// lines first.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
+    at: *const u8,
+    step: usize,
+    lines: usize,
+    pairs: usize,
+}
+
+impl Walk {
+    /// Packed memory.
+    pub(super) fn over(words: &[u32]) -> Self {
+        Walk { at: words.as_ptr().cast(), step: PAIR, lines: (4 * words.len()).div_ceil(PAIR), pairs: 1 }
+    }
+
+    /// What to prefetch after `done` pairs of it.
+    pub(super) fn ahead(&self, done: usize) -> Ahead {
+        if done >= self.lines * self.pairs {
+            return Ahead { at: std::ptr::null(), step: 0 };
+        }
+        let (pair, line) = (done / self.lines, done % self.lines);
+        Ahead { at: self.at.wrapping_add(pair * PAIR + line * self.step), step: self.step }
     }
 }

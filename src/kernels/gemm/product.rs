@@ -1,7 +1,7 @@
 //! A product, how its shared operand is packed, and how it splits into tiles.
 
 use super::operand::Operand;
-use super::shape::{PACK_GROUP, Precision, Shape, Shared, TILE_PANELS, TILE_ROWS};
+use super::shape::{PACK_GROUP, Precision, Shape, Shared, TILE_ROWS, TILES};
 use crate::kernels::interleave::Block;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::{PANEL, float};
@@ -12,7 +12,7 @@ use std::ops::Range;
 pub struct Gemm<'a> {
     pub(super) isa: Isa,
     pub(super) shape: Shape,
-    a: Operand<'a>,
+    pub(super) a: Operand<'a>,
     pub(super) b: Operand<'a>,
     pub(super) workers: usize,
     blocks: usize,
@@ -55,31 +55,60 @@ impl<'a> Gemm<'a> {
         start(blocks.start)..start(blocks.end)
     }
 
-    /// Row blocks or panels of packing tile `tile`.
-    fn packed_by(&self, tile: usize) -> Range<usize> {
+    /// The product over chunk `chunk` of the reduction alone.
+    pub(super) fn chunk(&self, chunk: usize) -> Self {
+        let size = self.shape.chunk();
+        let inputs = self.shape.k.min(chunk * size)..self.shape.k.min((chunk + 1) * size);
+        let shape = Shape { k: inputs.len(), ..self.shape };
+        Gemm { shape, a: self.a.part(inputs.clone()), b: self.b.flipped().part(inputs).flipped(), ..*self }
+    }
+
+    /// Where the packed chunk `chunk` begins in the shared scratch, in bytes.
+    pub(super) fn chunk_start(&self, chunk: usize) -> usize {
+        4 * self.shape.word().count(chunk * self.shape.chunk()) * self.shape.shared_lines()
+    }
+
+    /// Packing tiles of a chunk, and row blocks or panels in each.
+    fn pack_grid(&self) -> (usize, usize) {
         let of = match self.shape.shared {
             Shared::A => self.blocks(),
             Shared::B => self.shape.panels(),
         };
-        of.min(tile * PACK_GROUP)..of.min((tile + 1) * PACK_GROUP)
+        let group = (of / TILES).clamp(1, PACK_GROUP);
+        (of.div_ceil(group), group)
+    }
+
+    /// Row blocks or panels of packing tile `tile` of a chunk.
+    fn packed_by(&self, tile: usize) -> Range<usize> {
+        let (_, group) = self.pack_grid();
+        let of = match self.shape.shared {
+            Shared::A => self.blocks(),
+            Shared::B => self.shape.panels(),
+        };
+        of.min(tile * group)..of.min((tile + 1) * group)
     }
 
     /// Tiles of the packing of the shared operand.
     pub fn pack_tiles(&self) -> usize {
-        match self.shape.shared {
-            Shared::A => self.blocks().div_ceil(PACK_GROUP),
-            Shared::B => self.shape.panels().div_ceil(PACK_GROUP),
-        }
+        self.pack_grid().0 * self.shape.chunks()
+    }
+
+    /// Chunk of packing tile `tile`, and the tile's number in it.
+    fn pack_part(&self, tile: usize) -> (usize, usize) {
+        let tiles = self.pack_grid().0.max(1);
+        (tile / tiles, tile % tiles)
     }
 
     /// Where packing tile `tile` goes in the shared scratch, in bytes.
     pub fn pack_range(&self, tile: usize) -> Range<usize> {
+        let (chunk, tile) = self.pack_part(tile);
+        let (start, line) = (self.chunk_start(chunk), self.chunk(chunk).shape.line_bytes());
         let group = self.packed_by(tile);
         let lines = match self.shape.shared {
             Shared::A => self.rows_of(group),
             Shared::B => group.start * PANEL..group.end * PANEL,
         };
-        lines.start * self.shape.line_bytes()..lines.end * self.shape.line_bytes()
+        start + lines.start * line..start + lines.end * line
     }
 
     /// Packs tile `tile` of the shared operand into `dst`, the part [`Gemm::pack_range`] of the shared scratch, aligned to 4 bytes.
@@ -88,9 +117,11 @@ impl<'a> Gemm<'a> {
     /// When `dst` has the wrong size or alignment.
     pub fn pack_tile(&self, tile: usize, dst: &mut [u8]) {
         assert_eq!(dst.len(), self.pack_range(tile).len(), "packed tile");
+        let (chunk, tile) = self.pack_part(tile);
+        let part = self.chunk(chunk);
         match self.shape.shared {
-            Shared::A => self.pack_blocks(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
-            Shared::B => self.pack_panels(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
+            Shared::A => part.pack_blocks(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
+            Shared::B => part.pack_panels(self.packed_by(tile), bytemuck::cast_slice_mut(dst)),
         }
     }
 
@@ -125,7 +156,11 @@ impl<'a> Gemm<'a> {
         let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(per_tile).max(1)).max(1);
         let panels_per_tile = match self.shape.shared {
             Shared::A => self.shape.packed_panels(),
-            Shared::B => TILE_PANELS,
+            // As many as possible, since each tile packs its row blocks, but enough tiles for all workers.
+            Shared::B => {
+                let down = blocks.div_ceil(blocks_per_tile).max(1);
+                self.shape.panels().div_ceil(TILES.div_ceil(down)).max(1)
+            }
         };
         (blocks_per_tile, panels_per_tile)
     }

@@ -42,12 +42,12 @@ pub(super) const TILE_ROWS: usize = 384;
 pub(super) const PACK_GROUP: usize = 6;
 /// Most bytes of panels that a tile packs for itself.
 pub(super) const TILE_PANEL_BYTES: usize = 416 << 10;
-/// Tiles across the panels that leave enough work for all workers.
-pub(super) const PANEL_TILES: usize = 12;
+/// Most bytes of a packed row of A or column of B that kernels read at a time: the reduction runs in chunks, between which sums wait in C.
+const CHUNK_BYTES: usize = 3072;
+/// Tiles that leave enough work for all workers.
+pub(super) const TILES: usize = 12;
 /// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
 pub(super) const TILE_BYTES: usize = 128 << 10;
-/// Panels in a tile that packs row blocks: enough to make up for packing, few enough to leave tiles for all workers.
-pub(super) const TILE_PANELS: usize = 8;
 
 impl Shape {
     pub(super) fn word(&self) -> Word {
@@ -62,39 +62,69 @@ impl Shape {
         4 * self.word().count(self.k)
     }
 
+    /// Inputs of a chunk of the reduction; even, so that pairs of bf16 stay together.
+    pub(super) fn chunk(&self) -> usize {
+        let most = match self.precision {
+            Precision::F32 => CHUNK_BYTES / 4,
+            Precision::Bf16 => CHUNK_BYTES / 2,
+        };
+        let chunks = self.k.div_ceil(most).max(1);
+        self.k.div_ceil(chunks).next_multiple_of(2).max(2)
+    }
+
+    /// Chunks of the reduction, the last of which may be shorter.
+    pub(super) fn chunks(&self) -> usize {
+        self.k.div_ceil(self.chunk()).max(1)
+    }
+
+    /// Bytes of one packed row of A or column of B in a chunk.
+    fn chunk_line_bytes(&self) -> usize {
+        4 * self.word().count(self.chunk().min(self.k))
+    }
+
+    /// Rows of A or columns of B in the shared scratch.
+    pub(super) fn shared_lines(&self) -> usize {
+        match self.shared {
+            Shared::A => self.m,
+            Shared::B => self.panels() * PANEL,
+        }
+    }
+
     pub(super) fn panels(&self) -> usize {
         self.n.div_ceil(PANEL)
     }
 
     /// Bytes of scratch that all workers share, on any instruction set.
     pub fn shared_bytes(&self) -> usize {
-        self.line_bytes()
-            * match self.shared {
-                Shared::A => self.m,
-                Shared::B => self.panels() * PANEL,
-            }
+        self.line_bytes() * self.shared_lines()
     }
 
-    /// Bytes of scratch for each worker, on any instruction set.
+    /// Bytes of scratch for each worker, on any instruction set: sums of a panel, and what a tile packs.
     pub fn worker_bytes(&self) -> usize {
-        self.line_bytes()
-            * match self.shared {
-                Shared::A => self.packed_panels() * PANEL,
-                Shared::B => self.tile_rows(),
-            }
+        let lines = match self.shared {
+            Shared::A => self.packed_panels() * PANEL,
+            // Fewer rows may share the other operand.
+            Shared::B => self.tile_rows().max(self.packed_panels() * PANEL),
+        };
+        4 * self.sums() + self.chunk_line_bytes() * lines
+    }
+
+    /// Sums of all rows of the largest tile and one panel.
+    pub(super) fn sums(&self) -> usize {
+        PANEL * TILE_ROWS.min(self.m)
     }
 
     /// Panels that one tile packs: several, so that each stored row is read a few cache lines at a time.
     pub(super) fn packed_panels(&self) -> usize {
-        let fit = TILE_PANEL_BYTES / (PANEL * self.line_bytes()).max(1);
-        fit.min(self.panels() / PANEL_TILES).clamp(1, PACK_GROUP)
+        let fit = TILE_PANEL_BYTES / (PANEL * self.chunk_line_bytes()).max(1);
+        fit.min(self.panels() / TILES).clamp(1, PACK_GROUP)
     }
 
     /// Most rows in one tile.
     pub(super) fn tile_rows(&self) -> usize {
         match self.shared {
             Shared::A => TILE_ROWS,
-            Shared::B => (TILE_BYTES / self.line_bytes().max(1)).clamp(float::MOST_BLOCK_ROWS, TILE_ROWS),
+            Shared::B => (TILE_BYTES / self.chunk_line_bytes().max(1)).clamp(float::MOST_BLOCK_ROWS, TILE_ROWS),
         }
     }
 }

@@ -73,7 +73,7 @@ fn store(gemm: &Gemm, isa: Isa) -> Vec<f32> {
 
 /// Both operands either way round, sizes that are multiples of nothing.
 fn cases(mut check: impl FnMut(Isa, Precision, &Matrix, bool, &Matrix, bool)) {
-    for (m, k, n) in [(1, 1, 1), (13, 7, 33), (25, 64, 32), (37, 31, 70), (12, 130, 5), (400, 3, 40)] {
+    for (m, k, n) in [(1, 1, 1), (13, 7, 33), (25, 64, 32), (37, 31, 70), (12, 130, 5), (400, 3, 40), (14, 1601, 71)] {
         for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
             let a = if ta { Matrix::new(1, k, m) } else { Matrix::new(1, m, k) };
             let b = if tb { Matrix::new(2, n, k) } else { Matrix::new(2, k, n) };
@@ -141,6 +141,32 @@ fn a_reduction_in_parts_has_the_bits_of_the_whole() {
     }
 }
 
+/// Stores rows one by one.
+struct Aside<'a>(ViewMut<'a, f32>);
+
+impl Epilogue for Aside<'_> {
+    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
+        self.0.row_mut(row)[first_column..first_column + values.len()].copy_from_slice(values);
+    }
+}
+
+#[test]
+fn sums_of_chunks_wait_in_the_output_or_in_scratch_with_the_same_bits() {
+    let (m, n, k) = (50, 140, 1601);
+    let (x, w) = (Matrix::new(7, m, k), Matrix::new(8, n, k));
+    for isa in Isa::available() {
+        for (precision, shared) in
+            [Precision::F32, Precision::Bf16].into_iter().flat_map(|p| [(p, Shared::A), (p, Shared::B)])
+        {
+            let gemm = Gemm::new(isa, precision, x.operand(false), w.operand(true), shared);
+            assert!(gemm.shape().chunks() > 1);
+            let mut aside = vec![f32::NAN; m * n];
+            run(&gemm, &mut Aside(ViewMut::new(&mut aside, m, n, n)));
+            assert_eq!(store(&gemm, isa), aside, "{precision:?} {} {shared:?}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn rows_do_not_depend_on_their_neighbours() {
     let (m, n, k) = (50, 40, 61);
@@ -161,9 +187,11 @@ fn rows_do_not_depend_on_their_neighbours() {
 fn scratch_grows_with_what_is_packed() {
     let shape = Shape { m: 256, n: 50257, k: 768, precision: Precision::F32, shared: Shared::A };
     assert_eq!(shape.shared_bytes(), 256 * 768 * 4);
-    assert_eq!(shape.worker_bytes(), 4 * 32 * 768 * 4);
-    assert_eq!(Shape { n: 64, ..shape }.worker_bytes(), 32 * 768 * 4);
+    let sums = 256 * 32 * 4;
+    assert_eq!(shape.worker_bytes(), sums + 4 * 32 * 768 * 4);
+    assert_eq!(Shape { n: 64, ..shape }.worker_bytes(), sums + 32 * 768 * 4);
+    assert_eq!(Shape { n: 64, k: 3072, ..shape }.worker_bytes(), sums + 32 * 768 * 4);
     let shape = Shape { m: 50257, n: 768, k: 255, precision: Precision::Bf16, shared: Shared::B };
     assert_eq!(shape.shared_bytes(), 768 * 128 * 4);
-    assert!(shape.worker_bytes() <= 128 << 10);
+    assert!(shape.worker_bytes() <= (128 << 10) + 384 * 32 * 4);
 }

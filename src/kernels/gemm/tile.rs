@@ -1,14 +1,11 @@
 //! One tile of a product.
 #![allow(unsafe_code)]
 
+use super::operand::Walk;
 use super::product::Gemm;
 use super::shape::{Precision, Shared};
-use crate::kernels::linear::{AHEAD_STEPS, Ahead, Direct, Epilogue, Kernel, Layout, PANEL, Sums, epilogue, float};
+use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, Layout, PANEL, Sums, epilogue, float};
 use std::ops::Range;
-
-/// Sums of one row block and one panel.
-#[repr(align(64))]
-struct TileSums([f32; float::MOST_BLOCK_ROWS * PANEL]);
 
 /// What the row blocks of a tile have in common while one panel passes by them.
 struct Pass<'a> {
@@ -17,10 +14,20 @@ struct Pass<'a> {
     /// Packed row blocks of the tile, the first of which starts at row `first_row`.
     blocks: &'a [u32],
     first_row: usize,
-    /// The panel that this worker probably needs next.
-    next: usize,
+    /// What this worker probably needs next, of which so many pairs of cache lines have been prefetched.
+    next: Walk,
+    fetched: usize,
+    /// Whether sums start here, and whether they end here.
+    first: bool,
+    last: bool,
     /// Whether another panel of the tile follows.
     more: bool,
+}
+
+/// Scratch of a worker: sums of a panel, and what a tile packs.
+struct Scratch<'a> {
+    sums: &'a mut [f32],
+    packed: &'a mut [u32],
 }
 
 impl Gemm<'_> {
@@ -34,22 +41,74 @@ impl Gemm<'_> {
     pub fn tile(&self, tile: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
         let shared: &[u32] = bytemuck::cast_slice(&shared[..self.shape.shared_bytes()]);
         let worker: &mut [u32] = bytemuck::cast_slice_mut(&mut worker[..self.shape.worker_bytes()]);
+        let (sums, packed) = worker.split_at_mut(self.shape.sums());
+        let mut scratch = Scratch { sums: bytemuck::cast_slice_mut(sums), packed };
         let (blocks, panels) = self.parts(tile);
-        let after = self.parts(tile + self.workers).1;
+        let after = self.parts(tile + self.workers);
+        let once = self.shape.shared == Shared::B && self.shape.chunks() == 1;
+        if once {
+            self.pack(&blocks, &panels, scratch.packed);
+        }
+        let mut first = panels.start;
+        while first < panels.end {
+            // Panels whose sums may wait in C go chunk by chunk together.
+            let direct = (first..panels.end).take_while(|&panel| out.direct(self.columns_of(panel)).is_some()).count();
+            let group = first..first + direct.max(1);
+            first = group.end;
+            let more = first < panels.end;
+            for chunk in 0..self.shape.chunks() {
+                let part = self.chunk(chunk);
+                if !once {
+                    part.pack(&blocks, &group, scratch.packed);
+                }
+                let next = match chunk + 1 < self.shape.chunks() {
+                    true => (self.chunk(chunk + 1), (&blocks, &group)),
+                    false => (self.chunk(0), (&after.0, &after.1)),
+                };
+                let (first, last) = (chunk == 0, chunk + 1 == self.shape.chunks());
+                let shared = &shared[self.chunk_start(chunk) / 4..][..part.shape.shared_bytes() / 4];
+                part.multiply(&blocks, &group, (first, last, more), next, shared, &mut scratch, out);
+            }
+        }
+    }
+
+    /// Packs what a tile packs for itself.
+    fn pack(&self, blocks: &Range<usize>, panels: &Range<usize>, dst: &mut [u32]) {
+        let line = self.shape.line_bytes() / 4;
+        match self.shape.shared {
+            Shared::A => self.pack_panels(panels.clone(), &mut dst[..panels.len() * PANEL * line]),
+            Shared::B => self.pack_blocks(blocks.clone(), &mut dst[..self.rows_of(blocks.clone()).len() * line]),
+        }
+    }
+
+    /// Multiplies row blocks with panels over one chunk of the reduction. `next`: the product, row blocks and panels that probably follow.
+    #[expect(clippy::too_many_arguments, reason = "what a chunk of a tile is made of")]
+    fn multiply(
+        &self,
+        blocks: &Range<usize>,
+        panels: &Range<usize>,
+        (first, last, more): (bool, bool, bool),
+        next: (Self, (&Range<usize>, &Range<usize>)),
+        shared: &[u32],
+        scratch: &mut Scratch,
+        out: &mut dyn Epilogue,
+    ) {
         let line = self.shape.line_bytes() / 4;
         let rows = self.rows_of(blocks.clone());
-        match self.shape.shared {
-            Shared::A => self.pack_panels(panels.clone(), &mut worker[..panels.len() * PANEL * line]),
-            Shared::B => self.pack_blocks(blocks.clone(), &mut worker[..rows.len() * line]),
-        }
+        let (next, (next_blocks, next_panels)) = next;
         let kernels = self.kernels();
         for panel in panels.clone() {
-            let (from, packed_panels, packed_blocks, next) = match self.shape.shared {
-                Shared::A => {
-                    let next = after.end.min(after.start + panel - panels.start);
-                    (panel - panels.start, &*worker, &shared[rows.start * line..], next)
+            let done = panel - panels.start;
+            let (from, packed_panels, packed_blocks) = match self.shape.shared {
+                Shared::A => (done, &*scratch.packed, &shared[rows.start * line..]),
+                Shared::B => (panel, shared, &*scratch.packed),
+            };
+            let (next, fetched) = match self.shape.shared {
+                Shared::A if next_panels.start + done < next_panels.end => {
+                    (next.b.flipped().walk(self.columns_of(next_panels.start + done)), 0)
                 }
-                Shared::B => (panel, shared, &*worker, if panel + 1 < panels.end { panel + 1 } else { after.start }),
+                Shared::A => (Walk::over(&[]), 0),
+                Shared::B => (next.a.walk(self.rows_of(next_blocks.clone())), done * blocks.len() * self.fetches()),
             };
             let pass = Pass {
                 panel: &packed_panels[from * PANEL * line..][..PANEL * line],
@@ -57,9 +116,12 @@ impl Gemm<'_> {
                 blocks: &packed_blocks[..rows.len() * line],
                 first_row: rows.start,
                 next,
-                more: panel + 1 < panels.end,
+                fetched,
+                first,
+                last,
+                more: more || panel + 1 < panels.end,
             };
-            self.pass(&pass, kernels, blocks.clone(), shared, out);
+            self.pass(&pass, kernels, blocks.clone(), scratch.sums, out);
         }
     }
 
@@ -73,8 +135,13 @@ impl Gemm<'_> {
             .map(|more| float::kernel(self.isa, layout, (self.block_rows + more).clamp(1, float::block_rows(self.isa))))
     }
 
+    /// Pairs of cache lines that the multiplication of one row block prefetches.
+    fn fetches(&self) -> usize {
+        self.shape.k.div_ceil(AHEAD_INPUTS)
+    }
+
     /// Multiplies the row blocks of a tile with one panel.
-    fn pass(&self, pass: &Pass, kernels: [Kernel; 2], blocks: Range<usize>, shared: &[u32], out: &mut dyn Epilogue) {
+    fn pass(&self, pass: &Pass, kernels: [Kernel; 2], blocks: Range<usize>, kept: &mut [f32], out: &mut dyn Epilogue) {
         let line = self.shape.line_bytes() / 4;
         let tile_rows = self.rows_of(blocks.clone());
         let mut bias: Option<[f32; PANEL]> = None;
@@ -83,14 +150,14 @@ impl Gemm<'_> {
                 out.is_contiguous() && out.width() == PANEL && tile_rows.end <= out.rows(),
                 "memory of a direct output"
             );
-            bias = values.map(|values| values.try_into().expect("a bias as wide as the panel"));
-            Sums { at: out.row_ptr(0), stride: out.stride(), fresh: !accumulate }
+            bias = values.filter(|_| pass.last).map(|values| values.try_into().expect("a bias as wide as the panel"));
+            Sums { at: out.row_ptr(0), stride: out.stride(), fresh: pass.first && !accumulate }
         });
         for block in blocks.clone() {
             let rows = self.rows_of(block..block + 1);
             let packed = &pass.blocks[(rows.start - pass.first_row) * line..][..rows.len() * line];
             let kernel = kernels[rows.len() - self.block_rows];
-            let ahead = self.ahead(pass.next, block - blocks.start, shared);
+            let ahead = pass.next.ahead(pass.fetched + (block - blocks.start) * self.fetches());
             let run = |sums: Sums| {
                 // SAFETY: the panel holds `PANEL` and the block `rows.len()` packed lines of `k` values, `sums` a row of `PANEL` values
                 // for each row, and the instruction set was detected before an `Isa` was handed out.
@@ -117,37 +184,19 @@ impl Gemm<'_> {
                 }
                 continue;
             }
-            if follows {
+            if follows && pass.last {
                 let end = self.shape.n.min(pass.columns.end + aside);
                 out.expect(next_rows, pass.columns.start + aside..end);
             }
-            let mut sums = TileSums([0.0; float::MOST_BLOCK_ROWS * PANEL]);
-            let sums = &mut sums.0[..rows.len() * PANEL];
-            out.start_rows(rows.clone(), pass.columns.clone(), sums);
+            let sums = &mut kept[(rows.start - pass.first_row) * PANEL..][..rows.len() * PANEL];
+            if pass.first {
+                out.start_rows(rows.clone(), pass.columns.clone(), sums);
+            }
             run(Sums { at: sums.as_mut_ptr(), stride: PANEL, fresh: false });
-            out.rows(rows.clone(), pass.columns.clone(), sums);
-        }
-    }
-
-    /// What to prefetch while row block `done` of a tile is multiplied: a part of the panel that comes after this one, or of its source.
-    fn ahead(&self, next: usize, done: usize, shared: &[u32]) -> Ahead {
-        let fetches = self.shape.word().count(self.shape.k).div_ceil(AHEAD_STEPS) * done;
-        let nothing = Ahead { at: std::ptr::null(), step: 0 };
-        if next >= self.shape.panels() {
-            return nothing;
-        }
-        let (at, step, bytes) = match self.shape.shared {
-            Shared::A => {
-                let columns = self.columns_of(next);
-                let (at, step) = self.b.flipped().walk(columns.clone());
-                (at, step, columns.len() * self.shape.k * 4)
+            if pass.last {
+                out.rows(rows.clone(), pass.columns.clone(), sums);
             }
-            Shared::B => {
-                let line = self.shape.line_bytes() / 4;
-                (shared[next * PANEL * line..].as_ptr().cast(), 128, PANEL * line * 4)
-            }
-        };
-        if fetches * 128 >= bytes { nothing } else { Ahead { at: at.wrapping_add(fetches * step), step } }
+        }
     }
 }
 

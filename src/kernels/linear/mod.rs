@@ -53,16 +53,16 @@ impl Sums {
     }
 }
 
-/// Memory that a kernel of many rows prefetches into the second-level cache while it multiplies: two cache lines every [`AHEAD_STEPS`]
-/// steps, `step` bytes further each time. Any address is allowed.
+/// Memory that a kernel of many rows prefetches into the second-level cache while it multiplies: two cache lines every [`AHEAD_INPUTS`]
+/// inputs, `step` bytes further each time. Any address is allowed.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Ahead {
     pub at: *const u8,
     pub step: usize,
 }
 
-/// Steps of a kernel (inputs, pairs of inputs, or blocks of 32 inputs ÷ 16) between two prefetches.
-pub(in crate::kernels) const AHEAD_STEPS: usize = 16;
+/// Inputs of a kernel between two prefetches.
+pub(in crate::kernels) const AHEAD_INPUTS: usize = 16;
 
 /// The table of one const-generic kernel for several row counts, with further generic arguments after the rows.
 macro_rules! kernels_by_rows {

@@ -3,10 +3,10 @@
 #![allow(unsafe_code)]
 
 use super::epilogue::{Epilogue, PairEpilogue};
-use super::layout::{BLOCK, Form, Layout, PANEL};
+use super::layout::{Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::{Prepared, block_rows};
-use super::{AHEAD_STEPS, Ahead, Kernel, Sums, float, int8};
+use super::{AHEAD_INPUTS, Ahead, Kernel, Sums, float, int8};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
 use std::ops::Range;
@@ -98,7 +98,7 @@ fn multiply(
     );
     let kernel = kernel(blocks.isa(), weights.layout(), rows);
     // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
-    let per_block = 2 * 64 * steps(weights.layout(), weights.k()).div_ceil(AHEAD_STEPS);
+    let per_block = 2 * 64 * weights.k().div_ceil(AHEAD_INPUTS);
     let next = weights.panel((panel + 1).min(weights.panels() - 1));
     let done = blocks_before * per_block;
     let ahead = if done < next.len() {
@@ -110,15 +110,6 @@ fn multiply(
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
     // `sums` holds at least `rows × PANEL` values, and the instruction set was detected before an `Isa` was handed out.
     unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead) }
-}
-
-/// Steps of a kernel over `k` inputs, in the unit of [`AHEAD_STEPS`].
-fn steps(layout: Layout, k: usize) -> usize {
-    match layout.form() {
-        Form::F32 => k,
-        Form::Bf16 => k.div_ceil(2),
-        Form::Int8 => k / BLOCK * AHEAD_STEPS * 2,
-    }
 }
 
 fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {

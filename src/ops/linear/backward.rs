@@ -149,13 +149,15 @@ impl Op for LinearDInput {
         flops(sig, 1, rows)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(DInputKernel { form: Form::of(&sig.attrs, &sig.operands, 1)? }))
+        let k = rule::width(&sig.outputs, 0)?;
+        Ok(Box::new(DInputKernel { form: Form::of(&sig.attrs, &sig.operands, 1)?, k }))
     }
 }
 
 /// For each part two phases: pack it, then continue the sums with it.
 struct DInputKernel {
     form: Form,
+    k: usize,
 }
 
 impl DInputKernel {
@@ -168,7 +170,7 @@ impl DInputKernel {
 impl Kernel for DInputKernel {
     fn scratch(&self, capacity: &Capacity) -> Scratch {
         let widest = self.form.parts.iter().copied().max().unwrap_or(0);
-        let shape = product::rows_shape(capacity.step_rows, widest, 1, self.form.precision);
+        let shape = product::rows_shape(capacity.step_rows, widest, self.k, self.form.precision);
         Scratch { shared: 4 * product::shared_elements(&shape), per_worker: shape.worker_bytes() }
     }
 
@@ -229,23 +231,28 @@ impl Op for LinearDWeight {
     }
 }
 
-/// Phase 0 packs x; the tiles of phase 1 are those of all parts.
+/// Phase 0 packs x, or the only part of d_out when that is narrower; the tiles of phase 1 are those of all parts.
 struct DWeightKernel {
     form: Form,
     k: usize,
 }
 
 impl DWeightKernel {
+    fn shares_d(&self) -> bool {
+        matches!(self.form.parts[..], [width] if width < self.k)
+    }
+
     fn product<'a>(&self, o: &'a dyn Operands, part: usize) -> Gemm<'a> {
         let d = o.input(self.form.d_outs.start + part);
-        product::weight_gradient(o, self.form.precision, o.input(0), d, self.form.layout)
+        product::weight_gradient(o, self.form.precision, o.input(0), d, self.form.layout, self.shares_d())
     }
 }
 
 impl Kernel for DWeightKernel {
     fn scratch(&self, capacity: &Capacity) -> Scratch {
         let Form { layout, precision, .. } = self.form;
-        let shape = product::weight_shape(capacity.step_rows, self.k, self.form.total(), layout, precision);
+        let shape =
+            product::weight_shape(capacity.step_rows, self.k, self.form.total(), layout, precision, self.shares_d());
         Scratch { shared: 4 * product::shared_elements(&shape), per_worker: shape.worker_bytes() }
     }
 

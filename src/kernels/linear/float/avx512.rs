@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{AHEAD_STEPS, Ahead, Kernel, Sums, kernels_by_rows};
+use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
 const F32: u8 = 0;
@@ -28,14 +28,14 @@ const FEW_ROWS: usize = 4;
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
     let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
-    let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
+    let (steps, every) = if TYPE == BF16 { (k.div_ceil(2), AHEAD_INPUTS / 2) } else { (k, AHEAD_INPUTS) };
     // SAFETY: `out` addresses `R` rows.
     let mut sums = unsafe { load::<R>(&out) };
     let mut ahead = ahead;
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..steps {
-        if R > FEW_ROWS && i % AHEAD_STEPS == 0 {
+        if R > FEW_ROWS && i % every == 0 {
             fetch(&mut ahead);
         }
         // SAFETY: `w` walks the `steps` rows of the panel, `v` the block of `steps × R` words.
@@ -84,7 +84,7 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..k.div_ceil(2) {
-        if R > FEW_ROWS && i % AHEAD_STEPS == 0 {
+        if R > FEW_ROWS && i % (AHEAD_INPUTS / 2) == 0 {
             fetch(&mut ahead);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
