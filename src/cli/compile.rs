@@ -235,5 +235,5 @@ fn report(plan: &Plan) {
     for (name, size, count) in by_kind(plan) {
         line(&format!("    {name:<20} {size:>12} B in {count} buffers, before they share memory"));
     }
-    line(&format!("  fragmentation        {:>14.3} %", 100.0 * t.fragmentation()));
+    line(&format!("  fragmentation        {:>14.3} %  {}", 100.0 * t.fragmentation(), t.status()));
 }

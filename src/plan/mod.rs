@@ -62,6 +62,13 @@ impl Totals {
         self.persistent + self.transient + self.scratch_per_worker * workers as u64
     }
 
+    /// What is known of the transient part: `optimal (= bound)`, or `gap x%`.
+    pub fn status(&self) -> String {
+        let reached = self.transient == self.max_load;
+        let status = if reached { placement::Status::Optimal } else { placement::Status::Gap };
+        status.describe(self.fragmentation())
+    }
+
     /// (reached − bound) / bound of the transient part; 0 when nothing is transient.
     pub fn fragmentation(&self) -> f64 {
         if self.max_load == 0 { 0.0 } else { (self.transient - self.max_load) as f64 / self.max_load as f64 }

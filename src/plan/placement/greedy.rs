@@ -78,13 +78,11 @@ pub(super) fn overlaps(problem: &Problem) -> u64 {
 
 /// Tries every order with both fits until `accept` returns true for a placement (offsets in units, name).
 pub(super) fn run(problem: &Problem, clock: &mut Clock, mut accept: impl FnMut(Vec<u64>, &'static str) -> bool) {
-    let pairs = overlaps(problem);
-    if pairs > OVERLAP_LIMIT && !problem.items.iter().any(|item| item.fixed.is_some()) {
+    if overlaps(problem) > OVERLAP_LIMIT {
         return;
     }
-    let orders = if pairs > OVERLAP_LIMIT { &ORDERS[..1] } else { &ORDERS[..] };
     let context = Context { load: &problem.load };
-    for order in orders {
+    for order in &ORDERS {
         let mut sequence: Vec<u32> = (0..problem.items.len() as u32).collect();
         sequence.sort_by_cached_key(|&k| Reverse((order.key)(&problem.items[k as usize], &context)));
         for (fit, name) in [Fit::First, Fit::Best].into_iter().zip(order.names) {

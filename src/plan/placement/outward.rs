@@ -39,12 +39,9 @@ const STACKS: [(Stack, &str); 6] = [
 /// Items that all attempts together may place, so that a million buffers take a second or two.
 const ITEM_LIMIT: usize = 2_000_000;
 
-/// Tries every stack from the first and the last section of highest load, until `accept` returns true. Instances with
-/// fixed buffers are left to others.
+/// Tries every stack from the first and the last section of highest load, until `accept` returns true. Where there are fixed
+/// buffers, everything else goes above them all: legal at once, whatever the number of buffers, and for others to improve.
 pub(super) fn run(problem: &Problem, clock: &mut Clock, mut accept: impl FnMut(Vec<u64>, &'static str) -> bool) {
-    if problem.items.iter().any(|item| item.fixed.is_some()) {
-        return;
-    }
     let highest = problem.load.iter().max();
     let first = problem.load.iter().position(|load| Some(load) == highest);
     let last = problem.load.iter().rposition(|load| Some(load) == highest).filter(|&last| Some(last) != first);
@@ -71,7 +68,7 @@ impl Sides {
     fn new(problem: &Problem, peak: u32) -> Self {
         let items = &problem.items;
         let (mut live, mut left, mut right) = (Vec::new(), Vec::new(), Vec::new());
-        for (k, item) in items.iter().enumerate() {
+        for (k, item) in items.iter().enumerate().filter(|(_, item)| item.fixed.is_none()) {
             let side = match () {
                 () if item.last <= peak => &mut left,
                 () if item.first > peak => &mut right,
@@ -100,8 +97,9 @@ impl Sides {
             };
             (key, k)
         });
-        let mut offsets = vec![0u64; items.len()];
-        let (mut top, mut gaps) = (0u64, Vec::new());
+        let mut offsets: Vec<u64> = items.iter().map(|item| item.fixed.unwrap_or(0)).collect();
+        let base = items.iter().filter_map(|item| Some(item.fixed? + item.size)).max().unwrap_or(0);
+        let (mut top, mut gaps) = (base, Vec::new());
         for &k in &order {
             let offset = items[k as usize].align_up(top);
             if offset > top {

@@ -9,7 +9,7 @@ mod load;
 mod rows;
 mod waterfall;
 
-use super::{Plan, placement::Status};
+use super::Plan;
 use crate::graph::Section;
 use crate::passes::{Layout, Mode};
 pub use diff::{BufferChange, Diff};
@@ -149,7 +149,7 @@ impl Report {
                 transient: totals.transient,
                 max_load: totals.max_load,
                 fragmentation: totals.fragmentation(),
-                status: status(&totals),
+                status: totals.status(),
                 scratch_per_worker: totals.scratch_per_worker,
                 arena: WORKERS.map(|workers| ArenaRow { workers, bytes: totals.arena(workers) }).to_vec(),
             },
@@ -169,11 +169,6 @@ impl Report {
         let holds = |b: &&BufferRow| b.tensors.iter().any(|t| t.name == name);
         self.buffers.iter().find(|b| b.id == name).or_else(|| self.buffers.iter().find(holds))
     }
-}
-
-fn status(totals: &super::Totals) -> String {
-    let status = if totals.transient == totals.max_load { Status::Optimal } else { Status::Gap };
-    status.describe(totals.fragmentation())
 }
 
 fn bands(nodes: &[NodeRow]) -> Vec<Band> {
