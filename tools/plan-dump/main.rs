@@ -20,8 +20,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Shown below the commands.
+const EXAMPLES: &str = "Examples:
+  staticgrad compile gpt2 --rows 256 --step-rows 16 -o gpt2.plan
+  plan-dump show gpt2.plan
+  plan-dump show gpt2.plan --format html -o gpt2.html
+  plan-dump diff before.plan after.plan
+  plan-dump place problem.csv --minimize -o placed.csv
+
+Exit codes: 0 all is well; 1 a file is damaged, a plan is refused, or what was asked for does not hold; 2 usage.";
+
 #[derive(Parser)]
-#[command(name = "plan-dump", version, about = "Inspect, check, compare and make memory plans")]
+#[command(name = "plan-dump", version, about = "Inspect, check, compare and make memory plans", after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
