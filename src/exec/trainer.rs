@@ -257,10 +257,20 @@ impl<'p> Trainer<'p> {
         }
     }
 
-    /// Clips and applies the gradients of the step's micro-batches.
-    pub fn update(&mut self, update: &Update) {
+    /// Clips and applies the gradients of the step's micro-batches. Whether they were applied: when their norm is not finite, and the
+    /// plan measures it before it updates anything, parameters and moments stay as they are.
+    pub fn update(&mut self, update: &Update) -> bool {
         self.prepare_update(update);
-        self.execute(2);
+        let start = Instant::now();
+        let nodes = &self.executor.plan().graph.nodes[self.update.clone()];
+        let measured = self.update.start + nodes.iter().position(|n| n.op == "grad_norm").map_or(0, |n| n + 1);
+        self.executor.execute(self.update.start..measured);
+        let finite = self.gradient_norm().is_none_or(f32::is_finite);
+        if finite {
+            self.executor.execute(measured..self.update.end);
+        }
+        self.seconds[2] += start.elapsed().as_secs_f64();
+        finite
     }
 
     /// Seconds that forward, backward and update took since [`Trainer::begin`]. With the optimiser inside backward the update takes none.

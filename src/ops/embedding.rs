@@ -8,7 +8,7 @@ use super::{
     Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, ParamSpec, RefTensor, RowDep, Scratch, Signature, Weight,
     rule,
 };
-use crate::graph::{Attr, Attrs, Init, Layout, TensorId, TensorKind};
+use crate::graph::{Attr, Attrs, Layout, TensorId, TensorKind};
 use crate::kernels::elementwise::{add_slices, fill};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
 
@@ -28,19 +28,11 @@ impl Op for Embedding {
         &["rows", "width", "padding"]
     }
     fn params(&self, attrs: &Attrs, _inputs: &[TensorType]) -> Result<Vec<ParamSpec>, String> {
-        let shape = Shape::new([attrs.size("rows")?, attrs.size("width")?]);
-        Ok(vec![ParamSpec { suffix: "weight", shape, init: Init::Normal(0.02), decay: true, layout: Layout::OutIn }])
+        rule::table(attrs, Layout::OutIn)
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        rule::arity(operands, 2)?;
-        rule::integer_rows(operands, 0)?;
-        let (rows, width) = (attrs.size("rows")?, attrs.size("width")?);
         padding(attrs)?;
-        if rows == 0 || width == 0 {
-            return Err(format!("a table of shape [{rows}, {width}] is empty"));
-        }
-        rule::fixed(operands, 1, &[rows, width])?;
-        Ok(vec![rule::rows_like(operands, width)])
+        rule::rows_of_table(attrs, operands)
     }
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let (Some(d), true) = (g.d_outputs[0], g.wants[1]) else { return Ok(vec![None; 2]) };

@@ -16,7 +16,6 @@ mod embedding;
 mod gelu;
 mod grad_norm;
 pub mod hyper;
-mod layer_norm;
 mod linear;
 mod low_rank;
 mod merge_gradients;
@@ -26,7 +25,6 @@ mod norm;
 mod pointwise;
 mod position_embedding;
 mod product;
-mod rms_norm;
 mod rope;
 mod rule;
 mod scale;
@@ -36,6 +34,7 @@ mod tiling;
 use crate::graph::{Attrs, Init, Layout};
 use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
+use norm::NormKind;
 pub use run::{Capacity, HalfRows, KeptRows, Kernel, Operands, RowSet, Scratch, Segment, Weight};
 
 /// Rows of the fixed tiles in which reductions over rows run; chunks and micro-batches are multiples of it.
@@ -210,12 +209,12 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &embedding::EmbeddingDTable,
         &position_embedding::PositionEmbedding,
         &position_embedding::PositionEmbeddingDTable,
-        &layer_norm::LayerNorm,
-        &layer_norm::LayerNormDInput,
-        &layer_norm::LayerNormDWeight,
-        &rms_norm::RmsNorm,
-        &rms_norm::RmsNormDInput,
-        &rms_norm::RmsNormDWeight,
+        &norm::Norm(NormKind::Layer),
+        &norm::NormDInput(NormKind::Layer),
+        &norm::NormDWeight(NormKind::Layer),
+        &norm::Norm(NormKind::Rms),
+        &norm::NormDInput(NormKind::Rms),
+        &norm::NormDWeight(NormKind::Rms),
         &linear::Linear,
         &linear::LinearDInput,
         &linear::LinearDWeight,

@@ -4,7 +4,7 @@
 
 use super::tiling::{part, row_tiles, tile_rows};
 use super::{Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, ParamSpec, RefTensor, RowDep, Signature, rule};
-use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
+use crate::graph::{Attr, Attrs, Layout, TensorId};
 use crate::kernels::elementwise::{fill, scatter_add_rows};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
 
@@ -33,18 +33,10 @@ impl Op for PositionEmbedding {
         &["rows", "width"]
     }
     fn params(&self, attrs: &Attrs, _inputs: &[TensorType]) -> Result<Vec<ParamSpec>, String> {
-        let shape = Shape::new([attrs.size("rows")?, attrs.size("width")?]);
-        Ok(vec![ParamSpec { suffix: "weight", shape, init: Init::Normal(0.02), decay: true, layout: Layout::Plain }])
+        rule::table(attrs, Layout::Plain)
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        rule::arity(operands, 2)?;
-        rule::integer_rows(operands, 0)?;
-        let (rows, width) = (attrs.size("rows")?, attrs.size("width")?);
-        if rows == 0 || width == 0 {
-            return Err(format!("a table of shape [{rows}, {width}] is empty"));
-        }
-        rule::fixed(operands, 1, &[rows, width])?;
-        Ok(vec![rule::rows_like(operands, width)])
+        rule::rows_of_table(attrs, operands)
     }
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let (Some(d), true) = (g.d_outputs[0], g.wants[1]) else { return Ok(vec![None; 2]) };

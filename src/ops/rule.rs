@@ -1,5 +1,7 @@
 //! Words that shape rules share.
 
+use super::ParamSpec;
+use crate::graph::{Attrs, Init, Layout};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
 
 /// Exactly `n` operands.
@@ -74,4 +76,22 @@ pub fn rows_like(operands: &[TensorType], width: usize) -> TensorType {
 /// A fixed f32 tensor.
 pub fn fixed_type(dims: &[usize]) -> TensorType {
     TensorType { dtype: DType::F32, extent: RowExtent::Fixed, shape: Shape::new(dims) }
+}
+
+/// The table of an op that picks a row of it for each token: `rows` × `width`.
+pub fn table(attrs: &Attrs, layout: Layout) -> Result<Vec<ParamSpec>, String> {
+    let shape = Shape::new([attrs.size("rows")?, attrs.size("width")?]);
+    Ok(vec![ParamSpec { suffix: "weight", shape, init: Init::Normal(0.02), decay: true, layout }])
+}
+
+/// The result of such an op, whose operands are the tokens and the table.
+pub fn rows_of_table(attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+    arity(operands, 2)?;
+    integer_rows(operands, 0)?;
+    let (rows, width) = (attrs.size("rows")?, attrs.size("width")?);
+    if rows == 0 || width == 0 {
+        return Err(format!("a table of shape [{rows}, {width}] is empty"));
+    }
+    fixed(operands, 1, &[rows, width])?;
+    Ok(vec![rows_like(operands, width)])
 }

@@ -101,7 +101,7 @@ impl<'p> Run<'p> {
     /// One optimiser step.
     ///
     /// # Errors
-    /// A loss or gradient that is not finite, with the step and, for a loss, the first op that made it. Save nothing after it.
+    /// A loss or gradient that is not finite, with the step and the first op that made it. Save nothing after it.
     pub fn step(&mut self) -> Result<Step> {
         let clock = Instant::now();
         let settings = &self.state.settings;
@@ -117,25 +117,26 @@ impl<'p> Run<'p> {
             self.trainer.micro_step(&self.inputs, &self.targets, scale)?;
             if !self.trainer.loss().is_finite() {
                 let loss = self.trainer.loss();
-                let first = self.trainer.find_non_finite();
-                let first = first.map_or_else(|| "no op's result".into(), |what| format!("the result of {what}"));
-                return Err(Error::Request(format!(
-                    "the loss of step {number} is {loss}; first not finite: {first}. Lower --lr, or clip with --clip"
-                )));
+                return Err(self.not_finite(&format!("the loss of step {number} is {loss}")));
             }
         }
-        self.trainer.update(&update);
+        let applied = self.trainer.update(&update);
         let gradient_norm = self.trainer.gradient_norm().map(f64::from);
-        if let Some(gradient_norm) = gradient_norm.filter(|norm| !norm.is_finite()) {
-            return Err(Error::Request(format!(
-                "the gradients of step {number} have norm {gradient_norm}; continue from the last checkpoint with a lower --lr"
-            )));
+        if !applied {
+            let norm = gradient_norm.unwrap_or(f64::NAN);
+            return Err(self.not_finite(&format!("the gradients of step {number} have norm {norm}")));
         }
         let seconds = clock.elapsed().as_secs_f64();
         self.state.step = number;
         self.state.position = self.loader.position();
         self.state.seconds += seconds;
         Ok(Step { number, loss: self.trainer.loss(), learning_rate, gradient_norm, seconds })
+    }
+
+    /// The error that ends a run: `what` happened, and the first op that made it.
+    fn not_finite(&mut self, what: &str) -> Error {
+        let first = self.trainer.find_non_finite().unwrap_or_else(|| "no op alone, only their sum".into());
+        Error::Request(format!("{what}; first not finite: {first}. Lower --lr, or clip with --clip"))
     }
 
     /// Mean loss over the first `limit` validation windows (all when `None`), nats per token; `None` without validation data.

@@ -1,11 +1,8 @@
-//! What layer norm and RMS norm share: shape rules, executable forms, gradients.
+//! Which norm: parameters, statistics, shape rules, gradients, references.
 
-use super::tiling::{row_tiles, tile_rows};
-use super::{Case, Cost, GradBuilder, Kernel, Operands, ParamSpec, RefTensor, Signature, rule};
+use super::super::{Case, Cost, GradBuilder, ParamSpec, RefTensor, Signature, rule};
 use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
-use crate::kernels::norm::{self, NormParameters};
-use crate::kernels::norm_backward as backward;
-use crate::kernels::reduce::ROW_TILE;
+use crate::kernels::norm;
 use crate::tensor::{RowExtent, Shape, TensorType};
 
 /// Which norm.
@@ -18,6 +15,14 @@ pub enum NormKind {
 }
 
 impl NormKind {
+    /// Keywords of the norm, of the gradient of its input and of those of its parameters.
+    pub fn keywords(self) -> [&'static str; 3] {
+        match self {
+            NormKind::Layer => ["layer_norm", "layer_norm.d_input", "layer_norm.d_weight"],
+            NormKind::Rms => ["rms_norm", "rms_norm.d_input", "rms_norm.d_weight"],
+        }
+    }
+
     /// Saved statistics per row.
     pub fn statistics(self) -> usize {
         match self {
@@ -61,10 +66,6 @@ impl NormKind {
         let Some(d) = g.d_outputs[0] else { return Ok(vec![None; 1 + self.parameters()]) };
         let (x, weight) = (g.operand(0), g.operand(1));
         let statistics = g.save("save_statistics", 1)?;
-        let name = match self {
-            NormKind::Layer => "layer_norm",
-            NormKind::Rms => "rms_norm",
-        };
         let mut grads = vec![None; 1 + self.parameters()];
         if (1..=self.parameters()).any(|i| g.wants[i]) {
             let mut operands = vec![d, x, statistics];
@@ -73,13 +74,13 @@ impl NormKind {
                 return Err("gain and offset must be used together".into());
             }
             operands.extend(existing);
-            let of = g.emit(&format!("{name}.d_weight"), operands, Attrs::new())?;
+            let of = g.emit(self.keywords()[2], operands, Attrs::new())?;
             of.into_iter().enumerate().for_each(|(i, t)| grads[1 + i] = Some(t));
         }
         if g.wants[0] {
             let mut operands = vec![d, x, statistics, weight];
             operands.extend(g.take_existing(0));
-            grads[0] = Some(g.emit(&format!("{name}.d_input"), operands, Attrs::new())?[0]);
+            grads[0] = Some(g.emit(self.keywords()[1], operands, Attrs::new())?[0]);
         }
         Ok(grads)
     }
@@ -143,116 +144,10 @@ impl NormKind {
     }
 }
 
-fn eps(attrs: &Attrs) -> Result<f32, String> {
+/// The attribute `eps`.
+pub(super) fn eps(attrs: &Attrs) -> Result<f32, String> {
     match attrs.float("eps")? {
         e if e.is_finite() && e >= 0.0 => Ok(e as f32),
         e => Err(format!("eps = {e} must be a finite number, not negative")),
-    }
-}
-
-/// Forward.
-pub(super) struct NormKernel {
-    kind: NormKind,
-    eps: f32,
-    save: bool,
-}
-
-impl NormKernel {
-    pub fn boxed(kind: NormKind, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        let save = sig.attrs.bool_or("save_statistics", false)?;
-        Ok(Box::new(NormKernel { kind, eps: eps(&sig.attrs)?, save }))
-    }
-}
-
-impl Kernel for NormKernel {
-    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        row_tiles(o.rows().len())
-    }
-
-    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        let rows = tile_rows(tile, o.rows().len());
-        let bias = (self.kind == NormKind::Layer).then(|| o.fixed(2));
-        let parameters = NormParameters { weight: o.fixed(1), bias, eps: self.eps };
-        let mut statistics = self.save.then(|| o.output(1, rows.clone(), 0..self.kind.statistics()));
-        let mut out = o.output(0, rows.clone(), 0..o.output_width(0));
-        let isa = o.isa();
-        if o.in_place(0, 0) {
-            match self.kind {
-                NormKind::Layer => norm::layer_norm_inplace(isa, &mut out, parameters, statistics.as_mut()),
-                NormKind::Rms => norm::rms_norm_inplace(isa, &mut out, parameters, statistics.as_mut()),
-            }
-        } else {
-            let x = o.input(0).slice_rows(rows);
-            match self.kind {
-                NormKind::Layer => norm::layer_norm(isa, &x, parameters, &mut out, statistics.as_mut()),
-                NormKind::Rms => norm::rms_norm(isa, &x, parameters, &mut out, statistics.as_mut()),
-            }
-        }
-    }
-}
-
-/// d_input: operands d_out, x, statistics, weight, and optionally a gradient to add to.
-pub(super) struct NormDInputKernel {
-    pub accumulate: bool,
-}
-
-impl Kernel for NormDInputKernel {
-    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        row_tiles(o.rows().len())
-    }
-
-    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        use crate::kernels::elementwise::copy;
-        use crate::kernels::vector::map::Write;
-        let rows = tile_rows(tile, o.rows().len());
-        let (isa, weight) = (o.isa(), o.fixed(3));
-        let x = o.input(1).slice_rows(rows.clone());
-        let statistics = o.input(2).slice_rows(rows.clone());
-        let mut out = o.output(0, rows.clone(), 0..o.output_width(0));
-        if !self.accumulate && o.in_place(0, 0) {
-            return backward::norm_backward_input_inplace(isa, &x, &statistics, weight, &mut out);
-        }
-        let d_out = o.input(0).slice_rows(rows.clone());
-        if self.accumulate && !o.in_place(4, 0) {
-            copy(&o.input(4).slice_rows(rows), &mut out);
-        }
-        let write = if self.accumulate { Write::Add } else { Write::Overwrite };
-        backward::norm_backward_input(isa, &x, &statistics, weight, &d_out, &mut out, write);
-    }
-}
-
-/// d_weight (and d_bias): tiles split the columns; rows run in ascending tiles of [`ROW_TILE`].
-///
-/// Operands: d_out, x, statistics, and optionally the sums that the results continue.
-pub(super) struct NormDWeightKernel {
-    pub kind: NormKind,
-    pub accumulate: bool,
-}
-
-/// Columns of one tile.
-const COLUMNS: usize = 64;
-
-impl Kernel for NormDWeightKernel {
-    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        if o.rows().is_empty() { 0 } else { o.output_width(0).div_ceil(COLUMNS) }
-    }
-
-    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        use crate::kernels::vector::map::Write;
-        debug_assert!(ROW_TILE.is_power_of_two());
-        let columns = tile * COLUMNS..((tile + 1) * COLUMNS).min(o.output_width(0));
-        let cut = |i: usize| o.input(i).columns(columns.start, columns.len());
-        let mut d_weight = o.fixed_output(0, columns.clone());
-        let mut d_bias = (self.kind == NormKind::Layer).then(|| o.fixed_output(1, columns.clone()));
-        backward::norm_backward_weight(
-            o.isa(),
-            &cut(1),
-            &o.input(2),
-            &cut(0),
-            0,
-            d_weight.row_mut(0),
-            d_bias.as_mut().map(|b| b.row_mut(0)),
-            if self.accumulate { Write::Add } else { Write::Overwrite },
-        );
     }
 }
