@@ -258,6 +258,30 @@ fn peft_computes_the_logits_of_the_merged_model() {
 }
 
 #[test]
+fn a_base_in_bf16_computes_what_its_rounded_weights_compute() {
+    let place = place();
+    for (name, model) in [("gpt2", fixture("gpt2-tiny")), ("llama", fixture("llama-tiny"))] {
+        let rounded = format!("{name}-rounded");
+        staticgrad(&place, &["export", "--model", &model, "--to", "hf", "--type", "bf16", "--out", &rounded]);
+        for precision in ["f32", "bf16"] {
+            let steps = ["--steps", "6", "--checkpoint-every", "3"];
+            let options = [&steps[..], &["--precision", precision]].concat();
+            let (wide, narrow) = (format!("{name}-{precision}-wide"), format!("{name}-{precision}-narrow"));
+            let first = succeeded(adapt(&place, &rounded, &wide, &options));
+            let second =
+                succeeded(adapt(&place, &rounded, &narrow, &[&options[..], &["--base-type", "bf16"]].concat()));
+            let bytes = |out: &str| values(&place.path(out).join("checkpoint.safetensors"));
+            assert!(bytes(&wide) == bytes(&narrow), "{name} {precision}");
+            let parameters = |printed: &str| -> u64 {
+                let line = printed.lines().find(|l| l.trim_start().starts_with("parameters")).expect("a line");
+                line.split_whitespace().nth(1).expect("bytes").parse().expect("a number")
+            };
+            assert!(parameters(&second) < parameters(&first) * 3 / 4, "{first}{second}");
+        }
+    }
+}
+
+#[test]
 fn adapters_that_cannot_be_are_refused() {
     let place = place();
     let refused = |model: &str, options: &[&str], code: i32, words: &str| {

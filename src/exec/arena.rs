@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
+use crate::kernels::gemm::Matrix;
 use crate::kernels::isa::Isa;
 use crate::kernels::param::Param;
 use crate::kernels::view::{View, ViewMut};
@@ -314,6 +315,7 @@ impl Operands for NodeOperands<'_, '_> {
         match slot.place {
             Place::Param(Param::Plain(values)) => values,
             Place::Param(Param::Packed(_)) => panic!("a packed matrix is read as plain values"),
+            Place::Param(Param::PlainBf16(_)) => panic!("a bf16 matrix is read as f32 values"),
             Place::Arena(p) => {
                 assert!(slot.dtype == DType::F32 && slot.extent == RowExtent::Fixed);
                 // SAFETY: the buffer holds `width` values written by an earlier step or by the caller; nobody writes it in this step.
@@ -333,9 +335,19 @@ impl Operands for NodeOperands<'_, '_> {
         let slot = &self.node.operands[operand];
         match slot.place {
             Place::Param(Param::Packed(matrix)) => Weight::Packed(matrix),
+            Place::Param(Param::PlainBf16(values)) => {
+                Weight::Plain(Matrix::Bf16(View::new(values, slot.width / slot.last.max(1), slot.last, slot.last)))
+            }
+            Place::Arena(p) if slot.dtype == DType::BF16 => {
+                assert_eq!(slot.extent, RowExtent::Fixed);
+                // SAFETY: the buffer holds `width` values written by the caller; nobody writes it in this step.
+                let values = unsafe { std::slice::from_raw_parts(p.cast_const().cast(), slot.width) };
+                Weight::Plain(Matrix::Bf16(View::new(values, slot.width / slot.last.max(1), slot.last, slot.last)))
+            }
             _ => {
                 let values = self.fixed(operand);
-                Weight::Plain(View::new(values, slot.width / slot.last.max(1), slot.last, slot.last))
+                let view = View::new(values, slot.width / slot.last.max(1), slot.last, slot.last);
+                Weight::Plain(Matrix::F32(view))
             }
         }
     }

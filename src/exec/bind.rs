@@ -7,7 +7,7 @@ use crate::kernels::param::Param;
 use crate::ops::{self, Kernel, RowSet};
 use crate::passes::storage;
 use crate::plan::{BufferKind, Plan, buffers::capacity_rows};
-use crate::tensor::{RowExtent, Shape};
+use crate::tensor::{DType, RowExtent, Shape};
 
 /// Zeroes inputs, states and parameters. Kept rows are written before they are read, so their pages stay untouched until used.
 pub(super) fn clear_persistent(plan: &Plan, arena: &mut Arena) {
@@ -106,6 +106,10 @@ fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'
         (Param::Packed(_), ..) => false,
         (Param::Plain(values), ..) => {
             let readable = layout == Layout::Plain || storage::is_read_as(&plan.graph, t, "plain");
+            readable && tensor.ty.dtype == DType::F32 && values.len() == tensor.ty.shape.elements()
+        }
+        (Param::PlainBf16(values), ..) => {
+            let readable = tensor.ty.dtype == DType::BF16 && storage::is_read_as(&plan.graph, t, "plain");
             readable && values.len() == tensor.ty.shape.elements()
         }
     };
@@ -115,6 +119,7 @@ fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'
     let has = match found {
         Param::Packed(m) => format!("a packed matrix {}", Shape::new([m.n(), m.k()])),
         Param::Plain(values) => format!("{} plain values", values.len()),
+        Param::PlainBf16(values) => format!("{} plain bf16 values", values.len()),
     };
     Err(Error::Weights(format!(
         "parameter {} has shape {} in the plan, but the weights hold {has}",

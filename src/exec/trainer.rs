@@ -3,6 +3,7 @@
 use super::{Executor, Want};
 use crate::error::{Error, Result};
 use crate::graph::{Section, TensorId, TensorKind};
+use crate::kernels::param::Param;
 use crate::kernels::reduce::sum_rows;
 use crate::kernels::softmax::IGNORED_TARGET;
 use crate::ops::hyper;
@@ -150,14 +151,26 @@ impl<'p> Trainer<'p> {
         graph.params().filter(trained).map(|t| graph.tensor(t).name.as_str())
     }
 
-    /// Values of a parameter, as the checkpoint stores them.
+    /// Values of a parameter, as the checkpoint stores them; `None` where they are kept in another type than f32.
     pub fn parameter(&self, name: &str) -> Option<&[f32]> {
-        self.named(name, |kind| matches!(kind, TensorKind::Param(_))).map(|t| self.executor.tensor(t))
+        self.named(name, |kind| matches!(kind, TensorKind::Param(_)))
+            .filter(|&t| self.is_f32(t))
+            .map(|t| self.executor.tensor(t))
     }
 
     /// As [`Trainer::parameter`], to fill.
     pub fn parameter_mut(&mut self, name: &str) -> Option<&mut [f32]> {
-        self.named(name, |kind| matches!(kind, TensorKind::Param(_))).map(|t| self.executor.tensor_mut(t))
+        self.named(name, |kind| matches!(kind, TensorKind::Param(_)))
+            .filter(|&t| self.is_f32(t))
+            .map(|t| self.executor.tensor_mut(t))
+    }
+
+    /// A parameter as another plan's executor reads it where it is.
+    pub fn parameter_in_place(&self, name: &str) -> Option<Param<'_>> {
+        match self.stored(name)? {
+            (DType::BF16, bytes) => Some(Param::PlainBf16(bytemuck::cast_slice(bytes))),
+            _ => self.parameter(name).map(Param::Plain),
+        }
     }
 
     /// First and second moment of a trainable parameter; `None` where they are kept in another type than f32.
@@ -305,7 +318,7 @@ impl<'p> Trainer<'p> {
     pub fn find_non_finite(&mut self) -> Option<String> {
         let plan = self.executor.plan();
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
-        for t in plan.graph.params() {
+        for t in plan.graph.params().filter(|&t| plan.graph.ty(t).dtype == DType::F32) {
             if !finite(self.executor.tensor::<f32>(t)) {
                 return Some(format!("parameter {}", plan.graph.tensor(t).name));
             }

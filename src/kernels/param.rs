@@ -9,4 +9,6 @@ pub enum Param<'a> {
     Packed(PackedMatrix<'a>),
     /// Plain values.
     Plain(&'a [f32]),
+    /// Plain values in bf16, of a matrix that products read.
+    PlainBf16(&'a [half::bf16]),
 }

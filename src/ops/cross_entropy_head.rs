@@ -46,7 +46,7 @@ impl Form {
             (Layout::OutIn, &[n, inputs]) | (_, &[inputs, n]) if inputs == k && n > 0 => n,
             _ => return Err(format!("the weight has shape {}, but x has features [{k}]", operands[1].shape)),
         };
-        rule::fixed(operands, 1, dims)?;
+        rule::weight(operands, 1, dims)?;
         rule::integer_rows(operands, 2)?;
         hyper::is_hyper(operands, 3)?;
         let gradients = attrs.bool_or("gradients", false)?;

@@ -10,6 +10,8 @@ use super::{
 };
 use crate::graph::{Attr, Attrs, Layout, TensorId, TensorKind};
 use crate::kernels::elementwise::{add_slices, fill};
+use crate::kernels::gemm::Matrix;
+use crate::kernels::vector::map::{Write, widen};
 use crate::tensor::{DType, RowExtent, Shape, TensorType};
 
 /// Token embedding.
@@ -32,7 +34,7 @@ impl Op for Embedding {
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
         padding(attrs)?;
-        rule::rows_of_table(attrs, operands)
+        rule::rows_of_table(attrs, operands, rule::weight)
     }
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let (Some(d), true) = (g.d_outputs[0], g.wants[1]) else { return Ok(vec![None; 2]) };
@@ -92,7 +94,10 @@ impl Kernel for Gather {
             let token = tokens.row(i)[0] as usize;
             match o.weight(1) {
                 Weight::Packed(table) => table.row_into(token, out.row_mut(i)),
-                Weight::Plain(table) => out.row_mut(i).copy_from_slice(table.row(token)),
+                Weight::Plain(Matrix::F32(table)) => out.row_mut(i).copy_from_slice(table.row(token)),
+                Weight::Plain(Matrix::Bf16(table)) => {
+                    widen(o.isa(), table.row(token), out.row_mut(i), Write::Overwrite);
+                }
             }
         }
     }

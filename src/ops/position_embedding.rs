@@ -36,7 +36,7 @@ impl Op for PositionEmbedding {
         rule::table(attrs, Layout::Plain)
     }
     fn infer(&self, attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        rule::rows_of_table(attrs, operands)
+        rule::rows_of_table(attrs, operands, rule::fixed)
     }
     fn grad(&self, g: &mut GradBuilder) -> Result<Vec<Option<TensorId>>, String> {
         let (Some(d), true) = (g.d_outputs[0], g.wants[1]) else { return Ok(vec![None; 2]) };

@@ -3,7 +3,7 @@
 use super::{Operands, Weight};
 use crate::graph::{Attrs, Layout};
 use crate::kernels::elementwise::add_slices;
-use crate::kernels::gemm::{Gemm, Operand, Precision, Shape, Shared};
+use crate::kernels::gemm::{Gemm, Matrix, Operand, Precision, Shape, Shared};
 use crate::kernels::linear::{Direct, Epilogue, PANEL};
 use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
@@ -18,9 +18,9 @@ pub fn precision(attrs: &Attrs) -> Result<Precision, String> {
 }
 
 /// The weight matrix of an operand, as stored.
-pub fn matrix(o: &dyn Operands, operand: usize) -> View<'_, f32> {
+pub fn matrix(o: &dyn Operands, operand: usize) -> Matrix<'_> {
     match o.weight(operand) {
-        Weight::Plain(view) => view,
+        Weight::Plain(matrix) => matrix,
         Weight::Packed(_) => panic!("a training plan holds plain weights"),
     }
 }
@@ -36,7 +36,7 @@ pub fn forward<'a>(
     o: &dyn Operands,
     precision: Precision,
     x: View<'a, f32>,
-    weight: View<'a, f32>,
+    weight: Matrix<'a>,
     layout: Layout,
 ) -> Gemm<'a> {
     let weight = if layout == Layout::OutIn { Operand::transposed(weight) } else { Operand::plain(weight) };
@@ -48,7 +48,7 @@ pub fn input_gradient<'a>(
     o: &dyn Operands,
     precision: Precision,
     d: View<'a, f32>,
-    weight: View<'a, f32>,
+    weight: Matrix<'a>,
     layout: Layout,
     first: usize,
 ) -> Gemm<'a> {

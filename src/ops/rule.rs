@@ -43,6 +43,11 @@ pub fn fixed_as(operands: &[TensorType], i: usize, dtype: DType, dims: &[usize])
     }
 }
 
+/// Operand `i` is a matrix that products read: f32, or bf16 where it is frozen.
+pub fn weight(operands: &[TensorType], i: usize, dims: &[usize]) -> Result<(), String> {
+    fixed_as(operands, i, DType::BF16, dims).or_else(|_| fixed(operands, i, dims))
+}
+
 /// Two operands are rows of the same width.
 pub fn same_width(operands: &[TensorType], i: usize, j: usize) -> Result<usize, String> {
     let (a, b) = (width(operands, i)?, width(operands, j)?);
@@ -84,14 +89,17 @@ pub fn table(attrs: &Attrs, layout: Layout) -> Result<Vec<ParamSpec>, String> {
     Ok(vec![ParamSpec { suffix: "weight", shape, init: Init::Normal(0.02), decay: true, layout }])
 }
 
-/// The result of such an op, whose operands are the tokens and the table.
-pub fn rows_of_table(attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
+/// A rule for operand `i` of this shape.
+type OperandRule = fn(&[TensorType], usize, &[usize]) -> Result<(), String>;
+
+/// The result of such an op, whose operands are the tokens and the table; `table` says what the table may be.
+pub fn rows_of_table(attrs: &Attrs, operands: &[TensorType], table: OperandRule) -> Result<Vec<TensorType>, String> {
     arity(operands, 2)?;
     integer_rows(operands, 0)?;
     let (rows, width) = (attrs.size("rows")?, attrs.size("width")?);
     if rows == 0 || width == 0 {
         return Err(format!("a table of shape [{rows}, {width}] is empty"));
     }
-    fixed(operands, 1, &[rows, width])?;
+    table(operands, 1, &[rows, width])?;
     Ok(vec![rows_like(operands, width)])
 }

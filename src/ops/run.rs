@@ -1,5 +1,6 @@
 //! What a kernel sees while it runs: live rows, operands, scratch.
 
+use crate::kernels::gemm::Matrix;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::PackedMatrix;
 use crate::kernels::view::{View, ViewMut};
@@ -113,8 +114,8 @@ impl RowSet {
 pub enum Weight<'a> {
     /// Packed once for inference; rows are outputs.
     Packed(PackedMatrix<'a>),
-    /// As the checkpoint stores it (training).
-    Plain(View<'a, f32>),
+    /// As the checkpoint stores it (training), in f32 or in bf16.
+    Plain(Matrix<'a>),
 }
 
 /// All rows of a prefix operand, in the type in which they are kept.

@@ -4,7 +4,9 @@ use crate::error::{Error, Result};
 use crate::exec::Trainer;
 use crate::graph::{Init, Layout, TensorId};
 use crate::kernels::philox::{Philox, Purpose};
+use crate::kernels::quant;
 use crate::passes::lora;
+use crate::tensor::DType;
 use crate::weights::{Checkpoint, Orientation, Parameter};
 use rayon::prelude::*;
 
@@ -59,13 +61,26 @@ pub fn load(trainer: &mut Trainer, checkpoint: &Checkpoint, seed: u64) -> Result
             Layout::Plain => None,
         };
         let parameter = Parameter { name: tensor.name.clone(), shape: tensor.ty.shape.clone(), orientation };
-        let out = trainer.parameter_mut(&tensor.name).expect("the trainer holds every parameter");
+        let (dtype, out) = trainer.stored_mut(&tensor.name).expect("the trainer holds every parameter");
+        let mut wide = Vec::new();
         for piece in parameter.pieces(orientation.unwrap_or(Orientation::OutIn), 1) {
-            checkpoint.read_rows(&piece, &mut out[piece.elements()])?;
+            let elements = piece.elements();
+            let bytes = &mut out[elements.start * dtype.block_bytes()..elements.end * dtype.block_bytes()];
+            let values = match dtype {
+                DType::F32 => bytemuck::cast_slice_mut(&mut *bytes),
+                _ => {
+                    wide.resize(elements.len(), 0.0);
+                    &mut wide[..]
+                }
+            };
+            checkpoint.read_rows(&piece, values)?;
             checkpoint.release(&tensor.name);
-        }
-        if let Some(bad) = out.iter().find(|v| !v.is_finite()) {
-            return Err(Error::Weights(format!("{} holds {bad}; the checkpoint is damaged", tensor.name)));
+            if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
+                return Err(Error::Weights(format!("{} holds {bad}; the checkpoint is damaged", tensor.name)));
+            }
+            if dtype != DType::F32 {
+                quant::quantize(dtype, &wide, bytes);
+            }
         }
     }
     checkpoint.refuse_extra(base.iter().map(|&t| graph.tensor(t).name.as_str()))

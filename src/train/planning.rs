@@ -1,10 +1,10 @@
 //! From settings to the plan that is trained.
 
-use super::settings::{Adapters, Settings};
+use super::settings::{Adapters, Precision, Settings};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::passes::lora::{self, Lora};
-use crate::passes::{self, Mode, fuse_optimizer};
+use crate::passes::{self, Mode, fuse_optimizer, storage};
 use crate::plan::budget::{self, Choice, FuseOptimizer};
 use crate::plan::{self, Plan};
 
@@ -22,8 +22,9 @@ pub struct Planned {
 /// Targets that are no linears of the model.
 pub fn adapted(graph: &Graph, settings: &Settings) -> Result<Graph> {
     let Some(adapters) = &settings.lora else { return Ok(graph.clone()) };
-    let Adapters { rank, alpha, targets, .. } = adapters.clone();
-    lora::attach(graph, &Lora { rank, alpha, modules: targets })
+    let Adapters { rank, alpha, targets, base_type } = adapters.clone();
+    let graph = lora::attach(graph, &Lora { rank, alpha, modules: targets })?;
+    Ok(if base_type == Precision::Bf16 { storage::narrow_frozen(graph) } else { graph })
 }
 
 /// Plans the training of a graph that gives logits, for `threads` threads. With a budget the compiler also decides whether updates run

@@ -3,7 +3,6 @@
 use crate::error::Result;
 use crate::exec::{Session, Trainer, Want};
 use crate::graph::Graph;
-use crate::kernels::param::Param;
 use crate::ops::Capacity;
 use crate::passes::{Fusions, Layout, Mode, storage};
 use crate::plan::{self, Plan};
@@ -60,7 +59,7 @@ impl Sampling {
     /// # Errors
     /// Too little memory; logits that are not finite.
     pub fn generate(&self, trainer: &Trainer, seed: u64) -> Result<String> {
-        let mut session = Session::new(&self.plan, self.threads, &|name| trainer.parameter(name).map(Param::Plain))?;
+        let mut session = Session::new(&self.plan, self.threads, &|name| trainer.parameter_in_place(name))?;
         let options = SamplerOptions { temperature: TEMPERATURE, seed, ..Default::default() };
         let mut sampler = Sampler::new(options, session.vocabulary())?;
         session.advance_to(0, &self.prompt)?;

@@ -85,6 +85,9 @@ pub struct Adapters {
     pub alpha: f64,
     /// Last parts of the paths of the linears to adapt; empty adapts all but the head.
     pub targets: Vec<String>,
+    /// What the frozen matrices are kept in.
+    #[serde(default)]
+    pub base_type: Precision,
 }
 
 /// How a training plan is made. No bit of the result depends on it, so a run may continue with another.

@@ -17,15 +17,18 @@
 //! for bf16), the result has the bits of one call over everything.
 
 mod accumulate;
+mod matrix;
 mod operand;
 mod product;
 mod shape;
 mod tile;
+mod widened;
 
 #[cfg(test)]
 mod tests;
 
 pub use accumulate::Accumulate;
+pub use matrix::Matrix;
 pub use operand::Operand;
 pub use product::Gemm;
 pub use shape::{Precision, Shape, Shared};

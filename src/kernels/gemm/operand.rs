@@ -1,5 +1,7 @@
 //! Operands of a product and how they are packed.
 
+use super::matrix::Matrix;
+use super::widened;
 use crate::kernels::interleave::{Block, MOST_ROWS, Word, interleave, spread};
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::Ahead;
@@ -9,19 +11,19 @@ use std::ops::Range;
 /// A matrix operand: a stored matrix, or its transpose.
 #[derive(Clone, Copy)]
 pub struct Operand<'a> {
-    stored: View<'a, f32>,
+    stored: Matrix<'a>,
     transposed: bool,
 }
 
 impl<'a> Operand<'a> {
     /// The matrix as stored.
-    pub fn plain(stored: View<'a, f32>) -> Self {
-        Operand { stored, transposed: false }
+    pub fn plain(stored: impl Into<Matrix<'a>>) -> Self {
+        Operand { stored: stored.into(), transposed: false }
     }
 
     /// The transpose of the stored matrix.
-    pub fn transposed(stored: View<'a, f32>) -> Self {
-        Operand { stored, transposed: true }
+    pub fn transposed(stored: impl Into<Matrix<'a>>) -> Self {
+        Operand { stored: stored.into(), transposed: true }
     }
 
     /// Rows of the operand.
@@ -45,20 +47,26 @@ impl<'a> Operand<'a> {
         if blocks.iter().any(|block| block.first + block.count > rows.len()) {
             dst.fill(0);
         }
-        if self.transposed {
-            return spread(isa, word, &self.stored.columns(rows.start, rows.len()), blocks, dst);
-        }
-        let words = word.count(self.stored.width());
-        for &Block { first, count } in blocks {
-            let dst = &mut dst[first * words..][..count * words];
-            let end = count.min(rows.len() - first);
-            for i in (0..end).step_by(MOST_ROWS) {
-                let here = MOST_ROWS.min(end - i);
-                let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
-                for (r, slice) in slices[..here].iter_mut().enumerate() {
-                    *slice = self.stored.row(rows.start + first + i + r);
+        match (self.stored, self.transposed) {
+            (Matrix::F32(stored), true) => spread(isa, word, &stored.columns(rows.start, rows.len()), blocks, dst),
+            (Matrix::F32(stored), false) => {
+                let words = word.count(stored.width());
+                for &Block { first, count } in blocks {
+                    let end = rows.len().min(first + count);
+                    let lines = stored.slice_rows(rows.start + first..rows.start + end);
+                    side_by_side(isa, word, &lines, &mut dst[first * words..][..count * words], count);
                 }
-                interleave(isa, word, &slices[..here], &mut dst[i..], count);
+            }
+            (Matrix::Bf16(stored), true) => {
+                widened::spread(isa, word, &stored.columns(rows.start, rows.len()), blocks, dst);
+            }
+            (Matrix::Bf16(stored), false) => {
+                let words = word.count(stored.width());
+                for &Block { first, count } in blocks {
+                    let end = rows.len().min(first + count);
+                    let lines = stored.slice_rows(rows.start + first..rows.start + end);
+                    widened::side_by_side(isa, word, &lines, &mut dst[first * words..][..count * words], count);
+                }
             }
         }
     }
@@ -77,16 +85,17 @@ impl<'a> Operand<'a> {
         if rows.is_empty() || self.columns() == 0 {
             return Walk { at: std::ptr::null(), step: 0, lines: 0, pairs: 0 };
         }
-        let (stride, k) = (4 * self.stored.stride(), self.columns());
+        let value = self.stored.value_bytes();
+        let (stride, k) = (value * self.stored.stride(), self.columns());
         if self.transposed {
-            let at = self.stored.row(0)[rows.start..].as_ptr().cast();
-            Walk { at, step: stride, lines: k, pairs: (4 * rows.len()).div_ceil(PAIR) }
+            let at = self.stored.address(0, rows.start);
+            Walk { at, step: stride, lines: k, pairs: (value * rows.len()).div_ceil(PAIR) }
         } else if self.stored.stride() == k {
-            let lines = (4 * rows.len() * k).div_ceil(PAIR);
-            Walk { at: self.stored.row_ptr(rows.start).cast(), step: PAIR, lines, pairs: 1 }
+            let lines = (value * rows.len() * k).div_ceil(PAIR);
+            Walk { at: self.stored.address(rows.start, 0), step: PAIR, lines, pairs: 1 }
         } else {
-            let at = self.stored.row_ptr(rows.start).cast();
-            Walk { at, step: stride, lines: rows.len(), pairs: (4 * k).div_ceil(PAIR) }
+            let at = self.stored.address(rows.start, 0);
+            Walk { at, step: stride, lines: rows.len(), pairs: (value * k).div_ceil(PAIR) }
         }
     }
 }
@@ -117,5 +126,17 @@ impl Walk {
         }
         let (pair, line) = (done / self.lines, done % self.lines);
         Ahead { at: self.at.wrapping_add(pair * PAIR + line * self.step), step: self.step }
+    }
+}
+
+/// Word `w` of line `r` goes to `dst[w × count + r]`.
+fn side_by_side(isa: Isa, word: Word, lines: &View<f32>, dst: &mut [u32], count: usize) {
+    for first in (0..lines.rows()).step_by(MOST_ROWS) {
+        let here = MOST_ROWS.min(lines.rows() - first);
+        let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
+        for (r, slice) in slices[..here].iter_mut().enumerate() {
+            *slice = lines.row(first + r);
+        }
+        interleave(isa, word, &slices[..here], &mut dst[first..], count);
     }
 }

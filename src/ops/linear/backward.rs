@@ -134,7 +134,7 @@ impl Op for LinearDInput {
                 ));
             }
         };
-        rule::fixed(operands, 0, operands[0].shape.dims())?;
+        rule::weight(operands, 0, operands[0].shape.dims())?;
         if let Some(i) = form.existing
             && rule::width(operands, i)? != k
         {

@@ -119,7 +119,7 @@ impl Form {
                     ));
                 }
             };
-            rule::fixed(operands, i, dims)?;
+            rule::weight(operands, i, dims)?;
             if bias {
                 rule::fixed(operands, i + count, &[n])?;
             }
