@@ -2,8 +2,10 @@
 
 mod arena;
 mod bind;
+mod high_water;
 mod profile;
 mod session;
+mod trained;
 mod trainer;
 pub mod workers;
 

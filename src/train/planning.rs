@@ -19,12 +19,21 @@ pub struct Planned {
 /// The graph that is trained and that gives samples: the model's, with adapters where the settings say so.
 ///
 /// # Errors
-/// Targets that are no linears of the model.
+/// As [`Adapters::attach`].
 pub fn adapted(graph: &Graph, settings: &Settings) -> Result<Graph> {
-    let Some(adapters) = &settings.lora else { return Ok(graph.clone()) };
-    let Adapters { rank, alpha, targets, base_type } = adapters.clone();
-    let graph = lora::attach(graph, &Lora { rank, alpha, modules: targets })?;
-    Ok(if base_type == Precision::Bf16 { storage::narrow_frozen(graph) } else { graph })
+    settings.lora.as_ref().map_or_else(|| Ok(graph.clone()), |adapters| adapters.attach(graph))
+}
+
+impl Adapters {
+    /// A model's graph with these adapters; its own parameters are frozen.
+    ///
+    /// # Errors
+    /// Targets that are no linears of the model.
+    pub fn attach(&self, graph: &Graph) -> Result<Graph> {
+        let Adapters { rank, alpha, targets, base_type } = self.clone();
+        let graph = lora::attach(graph, &Lora { rank, alpha, modules: targets })?;
+        Ok(if base_type == Precision::Bf16 { storage::narrow_frozen(graph) } else { graph })
+    }
 }
 
 /// Plans the training of a graph that gives logits, for `threads` threads. With a budget the compiler also decides whether updates run

@@ -2,6 +2,8 @@
 
 use super::super::output::line;
 use super::super::profile;
+use super::super::size;
+use super::super::train::lora_options::LoraArgs;
 use super::super::train::source::ModelSource;
 use super::{BenchArgs, tokens};
 use crate::error::{Error, Result};
@@ -11,6 +13,7 @@ use crate::kernels::isa::Isa;
 use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
 use crate::ops::{self, Capacity};
 use crate::passes::{self, Mode, Training};
+use crate::plan::budget::{self, FuseOptimizer};
 use crate::plan::{self, Plan};
 use crate::tensor::RowExtent;
 use crate::train::{Precision, init};
@@ -37,6 +40,11 @@ pub struct TrainBenchArgs {
     /// Tokens of a training sequence.
     #[arg(long, value_name = "T", default_value_t = 64)]
     context: usize,
+    #[command(flatten)]
+    lora: LoraArgs,
+    /// Keep activations, gradients and scratch of a training step within SIZE (1GiB, 500MiB, bytes).
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory_budget: Option<u64>,
     /// Measure training on one thread too: how much of the arithmetic's own scaling the other threads give.
     #[arg(long)]
     scaling: bool,
@@ -133,7 +141,15 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
         Training { optimizer: Some(Default::default()), bf16: precision == Precision::Bf16, ..Training::default() };
     let rows = batch * context;
     let capacity = Capacity { slots: *batch, context: *context, step_rows: rows, wanted_rows: rows };
-    let plan = plan::compile(passes::train(&source.graph, &training)?, Mode::Train, capacity)?;
+    let graph = match args.train.lora.adapters()? {
+        Some(adapters) => adapters.attach(&source.graph)?,
+        None => source.graph.clone(),
+    };
+    let graph = passes::train(&graph, &training)?;
+    let plan = match args.train.memory_budget {
+        Some(bytes) => budget::fit(graph, capacity, bytes, threads, FuseOptimizer::Never)?.plan,
+        None => plan::compile(graph, Mode::Train, capacity)?,
+    };
     let mut streams = Streams::allocate();
     let counts = if *scaling && threads > 1 { vec![threads, 1] } else { vec![threads] };
     let mut results = Vec::new();

@@ -1,6 +1,6 @@
 //! `staticgrad train`: from scratch or finetuning, with checkpoints that a run continues from bit-identically.
 
-mod lora_options;
+pub(super) mod lora_options;
 mod memory;
 mod options;
 mod planning_options;
