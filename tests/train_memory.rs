@@ -103,12 +103,13 @@ fn high_water_mark(status: &Path) -> Option<f64> {
     Some(1024.0 * line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()?)
 }
 
-fn from_scratch_finetuned_and_resumed(place: &Place) {
+fn every_kind_of_run(place: &Place) {
     place.train_new("out", 2).agree("from scratch");
     let export = "export --model out --to gguf --type q8_0 --out model.gguf";
     assert!(place.command(export).stdout(Stdio::null()).status().expect("it runs").success());
     place.finetuned("out", "tuned").agree("finetuned from safetensors");
     place.finetuned("model.gguf", "tuned-gguf").agree("finetuned from q8_0 in GGUF");
+    place.train("--model out --lora-rank 4 --tokenizer gpt2 --steps 1 --out adapter").agree("an adapter");
     place.killed("killed");
     place.watch("train --resume --out killed --sample-every 1 --eval-windows 2").agree("resumed");
 }
@@ -117,7 +118,7 @@ fn from_scratch_finetuned_and_resumed(place: &Place) {
 #[test]
 fn a_model_with_a_large_table_takes_what_is_printed() {
     let model = "gpt2 --set C=128 --set H=4 --set L=2 --set T=128";
-    from_scratch_finetuned_and_resumed(&Place::new(model, "--batch 2 --context 64"));
+    every_kind_of_run(&Place::new(model, "--batch 2 --context 64"));
 }
 
 #[test]
@@ -126,5 +127,5 @@ fn the_published_gpt2_takes_what_is_printed() {
         eprintln!("skipped: STATICGRAD_SLOW is not set");
         return;
     }
-    from_scratch_finetuned_and_resumed(&Place::new("gpt2", "--batch 4 --context 64"));
+    every_kind_of_run(&Place::new("gpt2", "--batch 4 --context 64"));
 }

@@ -2,7 +2,7 @@
 
 use super::ThreadArgs;
 use super::model::{Model, ModelArgs};
-use super::output::bytes;
+use super::output::{self, bytes};
 use super::profile;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
@@ -102,7 +102,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let decode = clock.elapsed();
     out.finish()?;
     let rate = |n: usize, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
-    eprintln!(
+    output::note(&format!(
         "load {:.3} s; prefill {} tokens, {:.1} tokens/s; decode {generated} tokens, {:.1} tokens/s; arena {} ({} B), weights {} ({} B){note}",
         loaded.as_secs_f64(),
         prompt.len(),
@@ -112,12 +112,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
         session.executor().arena_bytes(),
         bytes(store.bytes().len() as u64),
         store.bytes().len(),
-    );
+    ));
     if let Some(trace) = &args.profile {
         let last = session.valid_rows(0);
         let decoded = last - prompt.len();
         let calls = [(prompt.len(), 1, prompt.len(), 1), (1, 1, prompt.len() + decoded / 2, decoded)];
-        eprint!("{}", profile::table(session.executor(), &store, &calls));
+        output::note(profile::table(session.executor(), &store, &calls).trim_end());
         if !trace.is_empty() {
             profile::write_trace(session.executor(), trace.as_ref())?;
         }

@@ -1,6 +1,6 @@
 //! `bench --what train`: a training step against the limits of the machine, split into its sections and into kinds of ops.
 
-use super::super::output::line;
+use super::super::output::{line, note};
 use super::super::profile;
 use super::super::size;
 use super::super::train::lora_options::LoraArgs;
@@ -159,7 +159,7 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
     let name = Path::new(&*name).file_name().map_or(name.clone(), |n| n.to_string_lossy());
     print(args, &plan, &name, threads, &results);
     if args.train.profile.is_some() {
-        eprint!("{}", table(&results[0].kinds));
+        note(table(&results[0].kinds).trim_end());
     }
     Ok(())
 }
