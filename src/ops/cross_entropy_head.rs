@@ -25,6 +25,11 @@ pub struct CrossEntropyHead;
 /// Most bytes of a chunk's logits, unless one tile of rows needs more.
 const CHUNK_BYTES: usize = 52_000_000;
 
+/// Rows whose logits a node holds at a time, at most; `None` for a node of another op.
+pub fn head_chunk_rows(sig: &Signature) -> Option<usize> {
+    Form::of(&sig.attrs, &sig.operands).ok().map(|form| form.chunk)
+}
+
 /// A node, resolved.
 #[derive(Clone, Debug)]
 struct Form {

@@ -34,6 +34,7 @@ mod tiling;
 use crate::graph::{Attrs, Init, Layout};
 use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
+pub use cross_entropy_head::head_chunk_rows;
 use norm::NormKind;
 pub use run::{Capacity, HalfRows, KeptRows, Kernel, Operands, RowSet, Scratch, Segment, Weight};
 

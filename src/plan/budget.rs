@@ -3,7 +3,7 @@
 use super::{Plan, Totals, draft::Draft};
 use crate::error::{Error, Result};
 use crate::graph::{Attr, Graph, NodeId, RowSpace, Section};
-use crate::ops::{self, Capacity};
+use crate::ops::{self, Capacity, ROW_TILE};
 use crate::passes::{Fusions, Mode, fuse_optimizer, recompute};
 use rayon::prelude::*;
 
@@ -65,8 +65,33 @@ fn extra(graph: &Graph, capacity: &Capacity) -> f64 {
 /// Most counts of blocks that are tried, so that the answer comes at once for deep models too.
 const COUNTS: usize = 12;
 
-/// Rows of the shortest chunk of logits: one tile of rows.
-const SMALLEST_CHUNK: i64 = crate::ops::ROW_TILE as i64;
+/// Most rows of a chunk of logits in a frugal plan.
+const FRUGAL_CHUNK: usize = 2 * ROW_TILE;
+
+/// Rows of the longest chunk of logits in a graph.
+fn head_chunk(graph: &Graph) -> usize {
+    let heads = graph.nodes.iter().filter(|n| n.op == "cross_entropy_head");
+    heads.filter_map(|n| ops::head_chunk_rows(&ops::build::signature(graph, n))).max().unwrap_or(0)
+}
+
+fn set_head_chunk(graph: &mut Graph, rows: usize) {
+    graph.nodes.iter_mut().filter(|n| n.op == "cross_entropy_head").for_each(|n| {
+        n.attrs.set("chunk_rows", Attr::Int(rows as i64));
+    });
+}
+
+/// Plans a training graph (the result of [`crate::passes::train`]) in little memory at hardly any cost: backward recomputes norms and
+/// activations but no product, and chunks of logits are short.
+///
+/// # Errors
+/// As [`super::compile`].
+pub fn frugal(graph: &Graph, capacity: Capacity) -> Result<Plan> {
+    let mut graph = recompute::recompute(graph, &recompute::cheap_nodes(graph));
+    if head_chunk(&graph) > FRUGAL_CHUNK {
+        set_head_chunk(&mut graph, FRUGAL_CHUNK);
+    }
+    Draft::new(graph, Mode::Train, capacity, Fusions::ALL)?.place()
+}
 
 /// What may be recomputed, in words and as nodes.
 type Candidate = (String, Vec<NodeId>);
@@ -109,13 +134,11 @@ fn draft(graph: &Graph, capacity: Capacity, budget: u64, workers: usize, (name, 
     let lowered = recompute::recompute(graph, nodes);
     let extra = extra(&lowered, &capacity);
     let mut draft = Draft::new(lowered, Mode::Train, capacity, Fusions::ALL)?;
-    if draft.least_bytes(workers) > budget {
-        // Shorter chunks of logits give the same bits; they only cost speed.
-        draft = draft.changed(|graph| {
-            graph.nodes.iter_mut().filter(|n| n.op == "cross_entropy_head").for_each(|n| {
-                n.attrs.set("chunk_rows", Attr::Int(SMALLEST_CHUNK));
-            });
-        })?;
+    // Shorter chunks of logits give the same bits; they only cost speed.
+    let mut chunk = head_chunk(draft.graph());
+    while draft.least_bytes(workers) > budget && chunk > ROW_TILE {
+        chunk = chunk.div_ceil(2).next_multiple_of(ROW_TILE);
+        draft = draft.changed(|graph| set_head_chunk(graph, chunk))?;
     }
     let choice = Choice { name: name.clone(), bytes: draft.least_bytes(workers), extra };
     Ok(Drafted { draft, choice })

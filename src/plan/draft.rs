@@ -78,6 +78,11 @@ impl Draft {
         Self::of(graph, self.mode, self.capacity)
     }
 
+    /// The lowered graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// The lowered graph, without the rest.
     pub fn into_graph(self) -> Graph {
         self.graph

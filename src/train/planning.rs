@@ -36,7 +36,8 @@ impl Adapters {
     }
 }
 
-/// Plans the training of a graph that gives logits, for `threads` threads. With a budget the compiler also decides whether updates run
+/// Plans the training of a graph that gives logits, for `threads` threads. Adapters, which are for little memory, get a frugal plan unless a
+/// budget says otherwise. With a budget the compiler also decides whether updates run
 /// inside backward, where clipping and accumulation allow it.
 ///
 /// # Errors
@@ -46,7 +47,11 @@ pub fn plan(graph: &Graph, settings: &Settings, threads: usize) -> Result<Planne
     let (capacity, planning) = (settings.capacity(), &settings.planning);
     let Some(bytes) = planning.memory_budget else {
         let graph = if planning.fuse_optimizer { fuse_optimizer::run(graph)? } else { graph };
-        return Ok(Planned { plan: plan::compile(graph, Mode::Train, capacity)?, budget: None });
+        let plan = match settings.lora {
+            Some(_) => budget::frugal(&graph, capacity)?,
+            None => plan::compile(graph, Mode::Train, capacity)?,
+        };
+        return Ok(Planned { plan, budget: None });
     };
     let fuse = match planning.fuse_optimizer {
         true => FuseOptimizer::Always,

@@ -141,14 +141,16 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
         Training { optimizer: Some(Default::default()), bf16: precision == Precision::Bf16, ..Training::default() };
     let rows = batch * context;
     let capacity = Capacity { slots: *batch, context: *context, step_rows: rows, wanted_rows: rows };
-    let graph = match args.train.lora.adapters()? {
+    let adapters = args.train.lora.adapters()?;
+    let graph = match &adapters {
         Some(adapters) => adapters.attach(&source.graph)?,
         None => source.graph.clone(),
     };
     let graph = passes::train(&graph, &training)?;
-    let plan = match args.train.memory_budget {
-        Some(bytes) => budget::fit(graph, capacity, bytes, threads, FuseOptimizer::Never)?.plan,
-        None => plan::compile(graph, Mode::Train, capacity)?,
+    let plan = match (args.train.memory_budget, adapters) {
+        (Some(bytes), _) => budget::fit(graph, capacity, bytes, threads, FuseOptimizer::Never)?.plan,
+        (None, Some(_)) => budget::frugal(&graph, capacity)?,
+        (None, None) => plan::compile(graph, Mode::Train, capacity)?,
     };
     let mut streams = Streams::allocate();
     let counts = if *scaling && threads > 1 { vec![threads, 1] } else { vec![threads] };

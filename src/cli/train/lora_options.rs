@@ -7,7 +7,8 @@ use clap::Args;
 /// Adapters instead of parameters.
 #[derive(Args)]
 pub struct LoraArgs {
-    /// Train low-rank adapters of this rank on the frozen checkpoint --model; DIR then holds the adapter in PEFT's layout, for `merge`.
+    /// Train low-rank adapters of this rank on the frozen checkpoint --model, recomputing norms and activations; the adapter is stored in PEFT's
+    /// layout, for `merge`.
     #[arg(long, value_name = "N")]
     lora_rank: Option<usize>,
     /// Products of adapters are scaled by X / rank [default: twice the rank].
