@@ -34,7 +34,7 @@ pub use export::{AdapterExport, AdapterMatrix, Export, ExportFormat};
 pub use layout::{Parameter, parameters};
 pub use model_config::{ConstValue, Family, ModelConfig};
 pub use nearest::nearest;
-pub use rows::ParameterRows;
+pub use rows::{PIECE_BYTES, ParameterRows};
 pub use store::{Entry, ParamStore, WeightsType};
 pub use tensors::{NamedTensor, Orientation, TensorInfo};
 pub use tokenizer_source::{GgufTokenizer, TokenizerSource};

@@ -6,8 +6,10 @@ use crate::kernels::quant;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Values of a piece, about: 1 MiB of f32.
-const PIECE: usize = 1 << 18;
+/// Bytes of a piece as f32, about.
+pub const PIECE_BYTES: usize = 1 << 20;
+/// Values of a piece, about.
+const PIECE: usize = PIECE_BYTES / 4;
 /// Values that one task dequantises: whole blocks of every type.
 const TASK: usize = 1 << 16;
 /// Rows of a transposed piece that one task fills: a cache line of f32.
