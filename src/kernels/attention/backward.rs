@@ -308,17 +308,20 @@ impl Backward<'_, '_, '_, '_> {
             Product { a: parts.d_scores, a_row: TILE, a_k: 1, b: parts.keys, b_k: stride, c: parts.d_q, c_row: stride };
         // SAFETY: every part holds a tile, of which `rows` and `keys` rows are set; products stay within them.
         unsafe {
+            // One product after the other, so that the tile that all its rows read stays in the first-level cache.
+            let limit = |row: usize| if diagonal { keys.min(row + ROWS) } else { keys };
             for row in (0..rows).step_by(ROWS) {
-                let n = ROWS.min(rows - row);
-                let limit = if diagonal { row + n } else { keys };
-                let vectors = limit.div_ceil(S::LANES);
-                scores.after(row).rows(s, n, vectors, (0, d), Start::Zero);
-                d_scores.after(row).rows(s, n, vectors, (0, d), Start::Zero);
-                for i in row..row + n {
-                    differentiate_row(s, parts, i, if diagonal { i + 1 } else { keys });
-                }
-                if QUERIES {
-                    d_q.after(row).rows(s, n, width, (0, limit), Start::Keep);
+                scores.after(row).rows(s, ROWS.min(rows - row), limit(row).div_ceil(S::LANES), (0, d), Start::Zero);
+            }
+            for row in (0..rows).step_by(ROWS) {
+                d_scores.after(row).rows(s, ROWS.min(rows - row), limit(row).div_ceil(S::LANES), (0, d), Start::Zero);
+            }
+            for row in 0..rows {
+                differentiate_row(s, parts, row, if diagonal { row + 1 } else { keys });
+            }
+            if QUERIES {
+                for row in (0..rows).step_by(ROWS) {
+                    d_q.after(row).rows(s, ROWS.min(rows - row), width, (0, limit(row)), Start::Keep);
                 }
             }
             if KEYS {

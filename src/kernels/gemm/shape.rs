@@ -45,9 +45,11 @@ pub(super) const TILE_PANEL_BYTES: usize = 416 << 10;
 /// Most bytes of a packed row of A or column of B that kernels read at a time: the reduction runs in chunks, between which sums wait in C.
 const CHUNK_BYTES: usize = 3072;
 /// Tiles that leave enough work for all workers.
-pub(super) const TILES: usize = 12;
-/// Most bytes of row blocks that a tile packs for itself, to leave room for panels in the second-level cache.
-pub(super) const TILE_BYTES: usize = 128 << 10;
+pub(super) const TILES: usize = 8;
+/// Most bytes of packed row blocks that stay in the second-level cache while panels pass by, to leave room for those.
+pub(super) const RESIDENT_BYTES: usize = 448 << 10;
+/// Most bytes of row blocks that a tile packs for itself.
+pub(super) const TILE_BYTES: usize = 256 << 10;
 
 impl Shape {
     pub(super) fn word(&self) -> Word {

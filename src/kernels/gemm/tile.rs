@@ -3,7 +3,7 @@
 
 use super::operand::Walk;
 use super::product::Gemm;
-use super::shape::{Precision, Shared};
+use super::shape::{Precision, RESIDENT_BYTES, Shared};
 use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, Layout, PANEL, Sums, epilogue, float};
 use std::ops::Range;
 
@@ -97,7 +97,10 @@ impl Gemm<'_> {
         let rows = self.rows_of(blocks.clone());
         let (next, (next_blocks, next_panels)) = next;
         let kernels = self.kernels();
-        for panel in panels.clone() {
+        // So many row blocks stay in the second-level cache while all panels pass by them.
+        let step = (RESIDENT_BYTES / (self.block_rows.max(1) * self.shape.line_bytes()).max(1)).max(1);
+        let parts = (blocks.start..blocks.end).step_by(step).map(|first| first..blocks.end.min(first + step));
+        for (part, panel) in parts.flat_map(|part| panels.clone().map(move |panel| (part.clone(), panel))) {
             let done = panel - panels.start;
             let (from, packed_panels, packed_blocks) = match self.shape.shared {
                 Shared::A => (done, &*scratch.packed, &shared[rows.start * line..]),
@@ -105,10 +108,14 @@ impl Gemm<'_> {
             };
             let (next, fetched) = match self.shape.shared {
                 Shared::A if next_panels.start + done < next_panels.end => {
-                    (next.b.flipped().walk(self.columns_of(next_panels.start + done)), 0)
+                    let before = (part.start - blocks.start) * self.fetches();
+                    (next.b.flipped().walk(self.columns_of(next_panels.start + done)), before)
                 }
                 Shared::A => (Walk::over(&[]), 0),
-                Shared::B => (next.a.walk(self.rows_of(next_blocks.clone())), done * blocks.len() * self.fetches()),
+                Shared::B => {
+                    let before = (part.start - blocks.start) * panels.len() + done * part.len();
+                    (next.a.walk(self.rows_of(next_blocks.clone())), before * self.fetches())
+                }
             };
             let pass = Pass {
                 panel: &packed_panels[from * PANEL * line..][..PANEL * line],
@@ -121,7 +128,7 @@ impl Gemm<'_> {
                 last,
                 more: more || panel + 1 < panels.end,
             };
-            self.pass(&pass, kernels, blocks.clone(), scratch.sums, out);
+            self.pass(&pass, kernels, part, scratch.sums, out);
         }
     }
 
