@@ -253,15 +253,16 @@ fn rectangle(out: &mut String, f: &Frame, b: &BufferRow) {
         height.max(0.4),
         escape(&title)
     );
-    let room = ((width - 6.0) / CHARACTER) as usize;
-    if height > 13.0 && room >= 4 {
-        let name = escape(&shorten(&b.id, room));
-        put!(
-            out,
-            "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
-            x + width / 2.0,
-            y + height / 2.0 + 4.0
-        );
+    // What is too narrow for its name has it from bottom to top.
+    let room = |pixels: f64| ((pixels - 6.0) / CHARACTER) as usize;
+    let least = b.id.chars().count().min(10);
+    let upright = room(width) < least && room(height) > room(width);
+    let (along, across) = if upright { (height, width) } else { (width, height) };
+    if across > 13.0 && room(along) >= 4 {
+        let name = escape(&shorten(&b.id, room(along)));
+        let (x, y) = (x + width / 2.0, y + height / 2.0);
+        let turn = if upright { format!(" transform=\"rotate(-90 {x:.1} {y:.1})\"") } else { String::new() };
+        put!(out, "<text class=\"label\" x=\"{x:.1}\" y=\"{:.1}\"{turn}>{name}</text>", y + 4.0);
     }
 }
 

@@ -91,7 +91,7 @@ function drawAxes(p) {
   for (let y = Math.ceil((view.y0 - origin) / dy) * dy; origin + y <= view.y1; y += dy) {
     const at = Math.round(yOf(p, origin + y)) + 0.5;
     line(p.left, at, p.right, at);
-    if (at > p.top + 4) pen.fillText(bytes(y), p.left - 6, at);
+    if (at > p.top + 4) pen.fillText(bytes(y, dy), p.left - 6, at);
   }
   const dx = tick(view.x1 - view.x0, (p.right - p.left) / 70, 10);
   pen.textAlign = "center";
@@ -261,12 +261,17 @@ function drawBuffers(p) {
       pen.lineWidth = 1;
       pen.strokeRect(x0 + 0.5, y0 + 0.5, w - 1, h - 1);
     }
-    if (!dim && h > 13 && w > 24) {
-      const text = label(b.id, w - 8);
+    if (!dim && h > 13 && w > 13) {
+      const across = label(b.id, w - 8), text = across || label(b.id, h - 8);
+      pen.save();
       pen.globalAlpha = 1;
       pen.fillStyle = letters(colors[b.kind]);
       pen.textAlign = "center";
-      pen.fillText(text, x0 + w / 2, y0 + h / 2);
+      pen.translate(x0 + w / 2, y0 + h / 2);
+      // What is too narrow for its name has it from bottom to top.
+      if (!across) pen.rotate(-Math.PI / 2);
+      pen.fillText(text, 0, 0);
+      pen.restore();
     }
   }
   pen.globalAlpha = 1;
@@ -322,7 +327,7 @@ function shift(lo, hi, by, min, max) {
 // Brings a buffer into sight, with room around it.
 function reveal(b) {
   if (b.region === "persistent" && !withPersistent) setPersistent(true);
-  const dx = Math.max((b.upper - b.lower) * 3, Math.min(steps, 20)), dy = Math.max((b.end - b.offset) * 4, (top_() - bottom()) / 8);
+  const dx = Math.max((b.upper - b.lower) * 3, Math.min(steps, 20)), dy = Math.max((b.end - b.offset) * 6, 4096);
   const span = (lo, hi, room, min, max) => {
     const wide = Math.min(Math.max(room, hi - lo), max - min);
     const start = Math.min(Math.max((lo + hi) / 2 - wide / 2, min), max - wide);

@@ -14,12 +14,15 @@ for (const b of buffers) b.end = b.offset + align(b.bytes);
 // The budget is for everything but the persistent region; what worker scratch leaves of it for the transient one.
 const budget = report.budget === null ? null : report.budget - totals.scratch_per_worker * report.threads;
 
-function bytes(n) {
+// With `near`, as many digits as tell values that far apart from one another.
+function bytes(n, near) {
   if (Math.abs(n) < 1024) return `${Math.round(n)} B`;
   const units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
   let value = n / 1024, unit = 0;
   while (Math.abs(value) >= 1023.95 && unit + 1 < units.length) { value /= 1024; unit += 1; }
-  return `${value.toFixed(Math.abs(value) < 10 ? 2 : 1)} ${units[unit]}`;
+  const step = near ? near / 1024 ** (unit + 1) : 1;
+  const digits = [0, 1, 2, 3].find((d) => Math.abs(step * 10 ** d - Math.round(step * 10 ** d)) < 1e-6) ?? 3;
+  return `${value.toFixed(near ? digits : Math.abs(value) < 10 ? 2 : 1)} ${units[unit]}`;
 }
 
 function flops(n) {
