@@ -41,7 +41,7 @@ const SMALL: usize = 400;
 /// Sequences and rows of a training step.
 const SHAPES: [(usize, usize); 5] = [(1, 33), (4, 64), (6, 256), (1, 1024), (8, 1024)];
 /// Search nodes of a small graph: one takes three to seven microseconds, so that five milliseconds suffice.
-const NODES: u64 = 1100;
+const NODES: u64 = 500;
 
 fn graph(model: &str, (_, sets): &Size) -> Graph {
     let sets: Vec<(String, String)> = sets.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();

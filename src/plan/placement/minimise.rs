@@ -19,11 +19,12 @@ const STRATEGIES_BETWEEN: u64 = 4;
 /// Heights closer than one part in so many of the bound are not told apart.
 const PRECISION: u64 = 1000;
 
-/// Asks each strategy for the target, with as many nodes as a run with hardly a wrong choice takes. Returns the greatest proved lower bound.
+/// Asks each strategy for the target, with as many nodes as a run with hardly a wrong choice takes; the last ones first, which suit plans of
+/// graphs. Returns the greatest proved lower bound.
 pub(super) fn dive(search: &mut Search, problem: &Problem, best: &mut Best, clock: &mut Clock) -> u64 {
     let limit = problem.items.len() as u64 * 9 / 8;
     let target = best.target.max(problem.bound);
-    for strategy in 0..STRATEGIES {
+    for strategy in (0..STRATEGIES).rev() {
         match search.run(target, strategy, limit, clock) {
             Answer::Placed(offsets) => {
                 best.offer(problem, offsets, "search");
