@@ -5,7 +5,9 @@ mod common;
 use common::{open, planned, session, tokens};
 use staticgrad::exec::{Trainer, Update, Want};
 use staticgrad::ops::Capacity;
-use staticgrad::passes::{self, Layout, Mode, Training};
+use staticgrad::passes::lora::{self, Lora};
+use staticgrad::passes::optimizer::AdamW;
+use staticgrad::passes::{self, Layout, Mode, Training, storage};
 use staticgrad::tensor::DType;
 use staticgrad::text::{Sampler, SamplerOptions};
 use staticgrad::weights::WeightsType;
@@ -43,9 +45,14 @@ fn loops_allocate_nothing() {
 fn training() {
     for model in ["gpt2-tiny", "llama-tiny"] {
         let (_, graph) = open(model);
-        for accumulate in [false, true] {
-            let training = Training { accumulate, optimizer: Some(Default::default()), ..Default::default() };
-            let graph = passes::train(&graph, &training).expect("the graph can be trained");
+        let adapted = lora::attach(&graph, &Lora { rank: 4, alpha: 8.0, modules: Vec::new() }).expect("adapts");
+        let adapted = storage::narrow_frozen(adapted);
+        for (graph, bf16_moments, accumulate) in
+            [(&graph, false, false), (&graph, true, true), (&adapted, true, false), (&adapted, false, true)]
+        {
+            let optimizer = Some(AdamW { bf16_moments, ..Default::default() });
+            let training = Training { accumulate, optimizer, ..Default::default() };
+            let graph = passes::train(graph, &training).expect("the graph can be trained");
             let capacity = Capacity { slots: 2, context: 16, step_rows: 32, wanted_rows: 1 };
             let plan = staticgrad::plan::compile(graph, Mode::Train, capacity).expect("compiles");
             let mut trainer = Trainer::new(&plan, 2).expect("the plan binds");

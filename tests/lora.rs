@@ -174,6 +174,29 @@ fn resumed_adapters_have_the_bits_of_an_uninterrupted_run_on_the_same_base_only(
     assert!(message.contains("base"), "{message}");
 }
 
+#[test]
+fn adapters_have_the_same_bits_for_any_threads_and_micro_batches() {
+    let place = place();
+    for (name, model) in [("gpt2", fixture("gpt2-tiny")), ("llama", fixture("llama-tiny"))] {
+        let run = |end: &str, options: &[&str]| {
+            let common =
+                ["--model", &model, "--lora-rank", "9", "--data", "train.bin", "--context", "16", "--steps", "4"];
+            let rest = ["--lr", "1e-2", "--warmup", "0", "--sample-every", "0", "--moments", "bf16"];
+            let out = format!("{name}-{end}");
+            succeeded(place.train(&out, &[&common[..], &rest[..], options].concat()));
+            values(&place.path(&out).join("checkpoint.safetensors"))
+        };
+        let whole = run("whole", &["--batch", "8", "--threads", "1"]);
+        assert!(whole == run("threads", &["--batch", "8", "--threads", "3"]), "{name}: threads");
+        assert!(whole == run("parts", &["--batch", "4", "--accumulate", "2"]), "{name}: micro-batches of 64 rows");
+        let budget = ["--batch", "8", "--memory-budget", "100MiB"];
+        assert!(whole == run("budget", &budget), "{name}: nothing recomputed");
+        let unclipped = ["--batch", "8", "--clip", "0"];
+        let inside = run("inside", &[&unclipped[..], &["--fuse-optimizer"]].concat());
+        assert!(run("unclipped", &unclipped) == inside, "{name}: updates inside backward");
+    }
+}
+
 /// Writes tokens for `eval`.
 fn tokens_file(path: &Path) {
     let tokens: Vec<u8> = (0..24i32).flat_map(|i| ((i * i + 5 * i) % 37).to_le_bytes()).collect();
