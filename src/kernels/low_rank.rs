@@ -135,7 +135,7 @@ struct AddProduct<'a> {
 impl AddProduct<'_> {
     /// `V` vectors of columns from `column` on, the last of which holds `count` columns, and thin rows `thin ..`. `fresh` starts from zero.
     #[inline(always)]
-    fn block<S: Simd, const V: usize, const J: usize>(
+    fn block<S: Simd, const V: usize, const J: usize, const SCALED: bool>(
         &mut self,
         s: S,
         column: usize,
@@ -163,7 +163,7 @@ impl AddProduct<'_> {
                     }
                 }
                 for j in 0..J {
-                    let factor = s.splat(self.factor * *low.add(j));
+                    let factor = s.splat(if SCALED { self.factor * *low.add(j) } else { *low.add(j) });
                     for v in 0..V {
                         sums[v] = s.fma(factor, b[j][v], sums[v]);
                     }
@@ -176,19 +176,38 @@ impl AddProduct<'_> {
     }
 
     #[inline(always)]
-    fn columns<S: Simd, const V: usize>(&mut self, s: S, column: usize, count: usize) {
+    fn columns<S: Simd, const V: usize, const SCALED: bool>(&mut self, s: S, column: usize, count: usize) {
         let rank = self.b.rows();
         let mut fresh = self.write == Write::Overwrite;
         let mut thin = 0;
         while thin < rank {
             if thin + THIN <= rank {
-                self.block::<S, V, THIN>(s, column, count, thin, fresh);
+                self.block::<S, V, THIN, SCALED>(s, column, count, thin, fresh);
                 thin += THIN;
             } else {
-                self.block::<S, V, 1>(s, column, count, thin, fresh);
+                self.block::<S, V, 1, SCALED>(s, column, count, thin, fresh);
                 thin += 1;
             }
             fresh = false;
+        }
+    }
+}
+
+impl AddProduct<'_> {
+    #[inline(always)]
+    fn all<S: Simd, const SCALED: bool>(&mut self, s: S) {
+        let width = self.y.width();
+        let mut column = 0;
+        if S::LANES == 16 {
+            while column + 2 * S::LANES <= width {
+                self.columns::<S, 2, SCALED>(s, column, S::LANES);
+                column += 2 * S::LANES;
+            }
+        }
+        while column < width {
+            let count = S::LANES.min(width - column);
+            self.columns::<S, 1, SCALED>(s, column, count);
+            column += count;
         }
     }
 }
@@ -197,19 +216,7 @@ impl Kernel for AddProduct<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let width = self.y.width();
-        let mut column = 0;
-        if S::LANES == 16 {
-            while column + 2 * S::LANES <= width {
-                self.columns::<S, 2>(s, column, S::LANES);
-                column += 2 * S::LANES;
-            }
-        }
-        while column < width {
-            let count = S::LANES.min(width - column);
-            self.columns::<S, 1>(s, column, count);
-            column += count;
-        }
+        if self.factor == 1.0 { self.all::<S, false>(s) } else { self.all::<S, true>(s) }
     }
 }
 
@@ -237,7 +244,13 @@ struct OuterSums<'a, 'o> {
 impl OuterSums<'_, '_> {
     /// `V` vectors of columns from `column` on, the last of which holds `count` columns, and thin rows `thin ..`.
     #[inline(always)]
-    fn block<S: Simd, const V: usize, const J: usize>(&mut self, s: S, column: usize, count: usize, thin: usize) {
+    fn block<S: Simd, const V: usize, const J: usize, const SCALED: bool>(
+        &mut self,
+        s: S,
+        column: usize,
+        count: usize,
+        thin: usize,
+    ) {
         let mut lanes = [S::LANES; V];
         lanes[V - 1] = count;
         let sums = &mut self.sums[thin * COLUMNS + column..];
@@ -259,7 +272,7 @@ impl OuterSums<'_, '_> {
                     values[v] = s.load_partial(x.add(v * S::LANES), lanes[v]);
                 }
                 for j in 0..J {
-                    let factor = s.splat(self.factor * *low.add(j));
+                    let factor = s.splat(if SCALED { self.factor * *low.add(j) } else { *low.add(j) });
                     for v in 0..V {
                         total[j][v] = s.fma(factor, values[v], total[j][v]);
                     }
@@ -274,17 +287,34 @@ impl OuterSums<'_, '_> {
     }
 
     #[inline(always)]
-    fn columns<S: Simd, const V: usize>(&mut self, s: S, column: usize, count: usize) {
+    fn columns<S: Simd, const V: usize, const SCALED: bool>(&mut self, s: S, column: usize, count: usize) {
         let rank = self.thin.len();
         let mut thin = 0;
         while thin < rank {
             if thin + THIN <= rank {
-                self.block::<S, V, THIN>(s, column, count, thin);
+                self.block::<S, V, THIN, SCALED>(s, column, count, thin);
                 thin += THIN;
             } else {
-                self.block::<S, V, 1>(s, column, count, thin);
+                self.block::<S, V, 1, SCALED>(s, column, count, thin);
                 thin += 1;
             }
+        }
+    }
+}
+
+impl OuterSums<'_, '_> {
+    #[inline(always)]
+    fn all<S: Simd, const SCALED: bool>(&mut self, s: S) {
+        let width = self.x.width();
+        let mut column = 0;
+        if S::LANES == 16 && width == COLUMNS {
+            self.columns::<S, 2, SCALED>(s, 0, S::LANES);
+            return;
+        }
+        while column < width {
+            let count = S::LANES.min(width - column);
+            self.columns::<S, 1, SCALED>(s, column, count);
+            column += count;
         }
     }
 }
@@ -293,17 +323,7 @@ impl Kernel for OuterSums<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let width = self.x.width();
-        let mut column = 0;
-        if S::LANES == 16 && width == COLUMNS {
-            self.columns::<S, 2>(s, 0, S::LANES);
-            return;
-        }
-        while column < width {
-            let count = S::LANES.min(width - column);
-            self.columns::<S, 1>(s, column, count);
-            column += count;
-        }
+        if self.factor == 1.0 { self.all::<S, false>(s) } else { self.all::<S, true>(s) }
     }
 }
 

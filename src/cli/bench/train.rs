@@ -147,7 +147,7 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
         None => source.graph.clone(),
     };
     let graph = passes::train(&graph, &training)?;
-    let plan = match (args.train.memory_budget, adapters) {
+    let plan = match (args.train.memory_budget, &adapters) {
         (Some(bytes), _) => budget::fit(graph, capacity, bytes, threads, FuseOptimizer::Never)?.plan,
         (None, Some(_)) => budget::frugal(&graph, capacity)?,
         (None, None) => plan::compile(graph, Mode::Train, capacity)?,
@@ -159,6 +159,7 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
         results.push(measure(args, &plan, &source, &mut streams, precision, threads)?);
     }
     let name = Path::new(&*name).file_name().map_or(name.clone(), |n| n.to_string_lossy());
+    let name = adapters.map_or(name.to_string(), |a| format!("{name}, adapters of rank {}", a.rank));
     print(args, &plan, &name, threads, &results);
     if args.train.profile.is_some() {
         note(table(&results[0].kinds).trim_end());

@@ -194,7 +194,8 @@ impl Loop<'_, '_> {
         let best = state
             .best
             .map_or(String::new(), |(step, loss)| format!("; best validation loss {loss:.4} after step {step}"));
-        line(&format!("{} steps in {:.0} s{best}; the model is in {out}", state.step, state.seconds));
+        let what = if self.settings.lora.is_some() { "adapter" } else { "model" };
+        line(&format!("{} steps in {:.0} s{best}; the {what} is in {out}", state.step, state.seconds));
         Ok(())
     }
 }
