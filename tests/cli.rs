@@ -267,3 +267,17 @@ fn a_closed_pipe_drops_text_and_nothing_else() {
     let plan = staticgrad::plan::file::load(&bench.path("gpt2.plan")).expect("the plan is whole");
     assert_eq!(plan.capacity.context, 32);
 }
+
+#[test]
+fn generation_ends_quietly_when_its_reader_is_gone() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_staticgrad"))
+        .args(["run", "ROMEO:", "--max-tokens", "5"])
+        .stdout(writer)
+        .output()
+        .expect("the program starts");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    assert!(message.contains("decode 1 tokens") && !message.contains("cannot"), "{message}");
+}

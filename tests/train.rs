@@ -193,6 +193,8 @@ fn what_cannot_be_is_refused_in_words() {
     assert!(succeeded(place.train("b", &["--resume"])).contains("done already"));
     let output = output(place.train("none", &["--resume"]));
     assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("none holds no checkpoint to continue, and to start a run --model"), "{message}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod check;
 mod compile;
 mod embedded;
 mod eval;
+mod examples;
 mod export;
 mod gradients;
 mod ladder;
@@ -27,43 +28,46 @@ use std::process::ExitCode;
 
 /// A static-graph compiler for GPT-class transformers on CPUs.
 #[derive(Parser)]
-#[command(name = "staticgrad", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "staticgrad", version, propagate_version = true, after_help = examples::ALL)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXAMPLES: &str = "Examples:
-  staticgrad run \"ROMEO:\"
-  staticgrad train --model gpt2 --set V=256 --set C=64 --set L=2 --set H=4 --context 128 --data text.txt --steps 500 --out mine
-  staticgrad run --model SmolLM2.gguf \"Once upon a time\" --max-tokens 40
-  staticgrad compile gpt2 --size medium --rows 1024 --step-rows 64 -o gpt2.plan
-  staticgrad eval --model ./gpt2 --tokens in.safetensors --out out.safetensors
-  staticgrad bench --what decode --model ./gpt2 --json";
-
 #[derive(Subcommand)]
 enum Command {
     /// Generate text: prompt and continuation go to standard output, timing to standard error.
+    #[command(after_help = examples::RUN)]
     Run(run::RunArgs),
     /// Compute logits and loss of given tokens.
+    #[command(after_help = examples::EVAL)]
     Eval(eval::EvalArgs),
     /// Compile a graph spec or a checkpoint's model to a memory plan.
+    #[command(after_help = examples::COMPILE)]
     Compile(compile::CompileArgs),
     /// Train a model from scratch, or finetune one.
+    #[command(after_help = examples::TRAIN)]
     Train(Box<train::TrainArgs>),
     /// Turn text files into token files for training.
+    #[command(after_help = examples::TOKENIZE)]
     Tokenize(tokenize::TokenizeArgs),
     /// Compare logits, loss and gradients with an llm.c debug state.
+    #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
     /// Measure how well a model predicts a text.
+    #[command(after_help = examples::PERPLEXITY)]
     Perplexity(perplexity::PerplexityArgs),
     /// Answer multiple-choice questions in llm.c's eval format.
+    #[command(after_help = examples::ACCURACY)]
     Accuracy(accuracy::AccuracyArgs),
     /// Write a checkpoint in another format.
+    #[command(after_help = examples::EXPORT)]
     Export(export::ExportArgs),
     /// Merge a low-rank adapter (PEFT's layout) into its base model.
+    #[command(after_help = examples::MERGE)]
     Merge(merge::MergeArgs),
     /// Measure the machine's limits and the speed of a model against them.
+    #[command(after_help = examples::BENCH)]
     Bench(bench::BenchArgs),
 }
 
@@ -107,6 +111,41 @@ pub fn main() -> ExitCode {
             // Standard error may be a closed pipe: then the exit code alone tells.
             let _ = writeln!(std::io::stderr(), "staticgrad: {error}");
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Words of a line; double quotes hold one together.
+    fn words(line: &str) -> Vec<String> {
+        let parts = line.split('"').enumerate();
+        parts
+            .flat_map(|(i, part)| {
+                let several = part.split_whitespace().map(String::from).collect();
+                if i % 2 == 1 { vec![part.to_string()] } else { several }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_and_every_example_parses() {
+        let mut program = Cli::command();
+        let mut lines = Vec::new();
+        for command in std::iter::once(&mut program.clone()).chain(program.get_subcommands_mut()) {
+            let help = command.get_after_help().unwrap_or_else(|| panic!("{}", command.get_name())).to_string();
+            let examples = help.strip_prefix("Examples:\n").expect("a heading");
+            assert!(examples.lines().all(|l| l.len() <= 100), "lines that --help breaks: {examples}");
+            lines.extend(examples.lines().map(|l| (command.get_name().to_string(), l.trim().to_string())));
+        }
+        assert!(lines.len() > 20);
+        for (command, line) in &lines {
+            let words = words(line);
+            assert!(command == "staticgrad" || words.get(1) == Some(command), "{command}: {line}");
+            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
     }
 }

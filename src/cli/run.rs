@@ -9,7 +9,7 @@ use crate::exec::{Session, Want};
 use crate::ops::Capacity;
 use crate::text::{EncodeOptions, Sampler, SamplerOptions, StreamDecoder, Tokenizer};
 use clap::Args;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::Instant;
 
 /// Options of `run`.
@@ -91,6 +91,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
         }
         out.token(token)?;
         generated += 1;
+        if out.closed {
+            break;
+        }
         if session.valid_rows(0) == session.context() {
             note = "; stopped at the context limit";
             break;
@@ -131,18 +134,30 @@ struct Stream<'t> {
     decoder: StreamDecoder,
     text: String,
     out: std::io::Stdout,
+    /// The reader went away: nothing more is wanted.
+    closed: bool,
 }
 
 impl<'t> Stream<'t> {
     fn new(tokenizer: &'t Tokenizer) -> Self {
-        Stream { tokenizer, decoder: StreamDecoder::new(), text: String::with_capacity(64), out: std::io::stdout() }
+        Stream {
+            tokenizer,
+            decoder: StreamDecoder::new(),
+            text: String::with_capacity(64),
+            out: std::io::stdout(),
+            closed: false,
+        }
     }
 
     fn text(&mut self, text: &str) -> Result<()> {
-        self.out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush())
-            .map_err(|e| Error::io("standard output", "write", e))
+        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        match written {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            written => written.map_err(|e| Error::io("standard output", "write", e)),
+        }
     }
 
     fn token(&mut self, token: u32) -> Result<()> {

@@ -59,7 +59,12 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             saved.state().settings.validate()?;
             saved.state().settings.clone()
         }
-        None => args.numbers.settings(args.planning.over(Planning::default()))?,
+        None => args.numbers.settings(args.planning.over(Planning::default())).map_err(|e| match args.resume {
+            true => {
+                Error::Usage(format!("{} holds no checkpoint to continue, and to start a run {e}", args.out.display()))
+            }
+            false => e,
+        })?,
     };
     let source = ModelSource::open(&settings.model, settings.size.as_deref(), &settings.set)?;
     let rows = source.dim("T")?;
