@@ -51,7 +51,7 @@ pub(super) struct Search {
     memo: Memo,
     node_cost: u64,
     /// Branches that failed at once, by the section that overflowed.
-    failures: Vec<u64>,
+    pub failures: Vec<u64>,
 }
 
 impl Search {
