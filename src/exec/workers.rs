@@ -1,8 +1,9 @@
 //! Workers that walk a list of phases together.
 //!
-//! One 64-bit word holds (sequence, tiles, next tile) of the current phase; claiming a tile is one `fetch_add` on it. A phase ends
-//! when its last *tile* ends, not when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it
-//! holds a tile. Whoever finishes the last tile opens the next phase. Waiting is spin, then park on a futex.
+//! The tiles of a phase are split into one run per worker. A 64-bit word holds (end, next tile) of each run; claiming a tile is one
+//! `fetch_add` on it. A worker claims from its own run first, so that it streams memory in order, then from the runs of others. A phase
+//! ends when its last *tile* ends, not when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds a
+//! tile. Whoever finishes the last tile opens the next phase. Waiting is spin, then park on a futex.
 #![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use std::thread::JoinHandle;
 pub trait Job: Sync {
     /// Number of phases.
     fn phases(&self) -> usize;
-    /// Tiles of a phase; fewer than 2^20. Zero skips it.
+    /// Tiles of a phase; fewer than 2^31. Zero skips it.
     fn tiles(&self, phase: usize) -> usize;
     /// Runs one tile as worker `worker`.
     fn run(&self, phase: usize, tile: usize, worker: usize);
@@ -22,24 +23,26 @@ pub trait Job: Sync {
     fn phase_done(&self, _phase: usize) {}
 }
 
-const TILE_BITS: u32 = 20;
-const TILE_MASK: u64 = (1 << TILE_BITS) - 1;
-
-/// The current phase: `sequence << 40 | tiles << 20 | next`.
-fn word(sequence: u64, tiles: usize, next: usize) -> u64 {
-    sequence << (2 * TILE_BITS) | (tiles as u64) << TILE_BITS | next as u64
+/// A run of tiles: `end << 32 | next`. Claims beyond the end, at most one a worker, count `next` on and mean nothing.
+fn word(end: usize, next: usize) -> u64 {
+    (end as u64) << 32 | next as u64
 }
 
-fn parts(word: u64) -> (u64, usize, usize) {
-    (word >> (2 * TILE_BITS), (word >> TILE_BITS & TILE_MASK) as usize, (word & TILE_MASK) as usize)
+/// The next tile of a run, unless none is left.
+fn next(word: u64) -> Option<usize> {
+    let (end, next) = (word >> 32, word & u64::from(u32::MAX));
+    (next < end).then_some(next as usize)
 }
 
 #[repr(align(128))]
 struct Padded<T>(T);
 
 struct Shared {
-    claim: Padded<AtomicU64>,
+    /// One run of tiles for each worker.
+    runs: Vec<Padded<AtomicU64>>,
     done: Padded<AtomicU32>,
+    /// Tiles of the current phase.
+    tiles: AtomicU32,
     phase: AtomicUsize,
     job: AtomicPtr<JobPointer>,
     finished: AtomicBool,
@@ -70,8 +73,9 @@ impl Workers {
     pub fn new(count: usize) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
-            claim: Padded(AtomicU64::new(0)),
+            runs: (0..count.max(1)).map(|_| Padded(AtomicU64::new(0))).collect(),
             done: Padded(AtomicU32::new(0)),
+            tiles: AtomicU32::new(0),
             phase: AtomicUsize::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
             finished: AtomicBool::new(true),
@@ -141,21 +145,23 @@ impl Drop for Workers {
 impl Shared {
     /// Opens the first phase from `phase` on that has tiles, or ends the job.
     fn open(&self, job: &dyn Job, mut phase: usize) {
-        let sequence = parts(self.claim.0.load(Ordering::Relaxed)).0.wrapping_add(1);
         while phase < job.phases() {
             let tiles = job.tiles(phase);
             if tiles > 0 {
-                assert!(tiles as u64 <= TILE_MASK / 2, "a phase has {tiles} tiles, more than the claim word holds");
+                assert!(tiles < 1 << 31, "a phase has {tiles} tiles, more than a run counts");
                 self.phase.store(phase, Ordering::Relaxed);
                 self.done.0.store(0, Ordering::Relaxed);
-                self.claim.0.store(word(sequence, tiles, 0), Ordering::Release);
+                self.tiles.store(tiles as u32, Ordering::Relaxed);
+                let start = |run: usize| run * tiles / self.runs.len();
+                for (i, run) in self.runs.iter().enumerate() {
+                    run.0.store(word(start(i + 1), start(i)), Ordering::Release);
+                }
                 self.advance_epoch();
                 return;
             }
             job.phase_done(phase);
             phase += 1;
         }
-        self.claim.0.store(word(sequence, 0, 0), Ordering::Release);
         self.finished.store(true, Ordering::Release);
         self.advance_epoch();
     }
@@ -167,17 +173,18 @@ impl Shared {
         }
     }
 
+    /// A tile of the worker's own run, else of the first run after it that has one left.
+    fn claim(&self, worker: usize) -> Option<usize> {
+        let (before, after) = self.runs.split_at(worker);
+        after.iter().chain(before).find_map(|run| {
+            next(run.0.load(Ordering::Acquire))?;
+            next(run.0.fetch_add(1, Ordering::AcqRel))
+        })
+    }
+
     /// Claims and runs tiles until the current phase has none left to claim. Phases that this worker opens itself are entered too.
     fn work(&self, worker: usize) {
-        loop {
-            let (_, tiles, next) = parts(self.claim.0.load(Ordering::Acquire));
-            if next >= tiles {
-                return;
-            }
-            let (_, tiles, tile) = parts(self.claim.0.fetch_add(1, Ordering::AcqRel));
-            if tile >= tiles {
-                continue;
-            }
+        while let Some(tile) = self.claim(worker) {
             // The phase cannot end before this tile does, so phase and job stay what they are until `done` counts it.
             let phase = self.phase.load(Ordering::Relaxed);
             // SAFETY: `run` keeps the job and the pointer to it alive until every claimed tile is done (see there); the
@@ -186,7 +193,9 @@ impl Shared {
             if catch_unwind(AssertUnwindSafe(|| job.run(phase, tile, worker))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 == tiles as u32 {
+            // Read before the tile counts as done: after, another worker may open the next phase.
+            let tiles = self.tiles.load(Ordering::Relaxed);
+            if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 == tiles {
                 job.phase_done(phase);
                 self.open(job, phase + 1);
             }

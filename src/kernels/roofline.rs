@@ -90,6 +90,15 @@ impl Streams {
     }
 }
 
+/// Bytes per second that `threads` threads read of `values`, each a part in order, best of several passes. What of it stays in the caches
+/// from pass to pass counts.
+pub fn read_bandwidth_of(isa: Isa, threads: usize, values: &[f32]) -> f64 {
+    let seconds = best(threads, PASSES, |t| {
+        black_box(read(isa, part(values, t, threads)));
+    });
+    size_of_val(values) as f64 / seconds
+}
+
 /// Operations per second (a multiply and an add are two) of `threads` threads.
 pub fn arithmetic_peak(isa: Isa, kind: Arithmetic, threads: usize) -> f64 {
     // Find how many rounds fill a pass, then count those.

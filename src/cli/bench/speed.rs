@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::graph::{Node, RowSpace};
 use crate::kernels::isa::Isa;
-use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
+use crate::kernels::roofline::{Arithmetic, arithmetic_peak, read_bandwidth_of};
 use crate::ops::{self, Capacity};
 use crate::plan::Plan;
 use crate::tensor::{DType, RowExtent};
@@ -37,7 +37,8 @@ pub struct Speed {
     pub best: f64,
     /// See `best`.
     pub median: f64,
-    /// The best run in percent of the limit: arithmetic peak for prefill, read bandwidth for decode.
+    /// The best run in percent of the limit: the arithmetic peak for prefill; for decode the bandwidth at which the weights themselves are
+    /// read by a plain sum over them.
     pub percent_of_limit: f64,
 }
 
@@ -142,12 +143,14 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
     let text = work.text(session.vocabulary());
     let dtype = main_type(&store);
     let isa = Isa::current();
-    let streams = matches!(work, Work::Decode(_)).then(Streams::allocate);
+    let whole = store.bytes().len() / size_of::<f32>() * size_of::<f32>();
+    let weights: &[f32] = bytemuck::try_cast_slice(&store.bytes()[..whole])
+        .map_err(|e| Error::Weights(format!("weights are not aligned: {e}")))?;
     let (mut limit, mut rates) = (0f64, Vec::with_capacity(repeat + 1));
     for _ in 0..=repeat {
-        limit = limit.max(match &streams {
-            Some(streams) => streams.read_bandwidth(isa, threads),
-            None => arithmetic_peak(isa, Arithmetic::of(dtype), threads),
+        limit = limit.max(match work {
+            Work::Decode(_) => read_bandwidth_of(isa, threads, weights),
+            Work::Prefill(_) => arithmetic_peak(isa, Arithmetic::of(dtype), threads),
         });
         rates.push(work.run(&mut session, &text)?);
     }
