@@ -343,6 +343,12 @@ fn bench_prints_one_object_a_line() {
     let disturbed = objects(&format!("--what disturbed --model {model} --rows 64"));
     assert_eq!(disturbed.len(), 4);
     assert!(disturbed.iter().all(|o| o["unit"] == "× time" && o["median"].as_f64() > Some(0.0)), "{disturbed:?}");
+    let rungs = objects(&format!("--what ladder --model {model} --rows 24 --chart ladder.svg"));
+    let skipped: Vec<&str> = rungs.iter().filter_map(|o| o["skipped"].as_str()).collect();
+    assert_eq!((skipped.len(), skipped[0], skipped[7]), (8, "nothing", "+ GELU table (f16)"), "{skipped:?}");
+    let (first, last) = (rungs[0]["median"].as_f64(), rungs[7]["median"].as_f64());
+    assert!(first > last && last > Some(0.0), "{first:?} ms per token without skipping, {last:?} with");
+    assert!(std::fs::read_to_string(bench.path("ladder.svg")).expect("a chart").starts_with("<svg"));
     std::fs::write(bench.path("text.txt"), text(600)).expect("writes");
     let types = objects(&format!("--what types --model {model} --text text.txt"));
     let names: Vec<&str> = types.iter().filter_map(|o| o["dtype"].as_str()).collect();

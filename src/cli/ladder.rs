@@ -73,7 +73,8 @@ pub fn run(args: &ModelArgs, threads: usize, count: usize, json_lines: bool, cha
         if count == 0 || count > context {
             return Err(Error::Usage(format!("--rows {count} must be 1 to the context of {context} rows")));
         }
-        let capacity = Capacity { slots: 1, context: count, step_rows: 1, wanted_rows: 1 };
+        // Calls of one row recompute up to all of them, which needs the scratch of as many.
+        let capacity = Capacity { slots: 1, context: count, step_rows: count, wanted_rows: 1 };
         let plan = compile(model.graph().clone(), Mode::Infer(Layout::Full), capacity)?;
         let store = model.store(&plan)?;
         let mut session = Session::new(&plan, threads, &|name| store.get(name))?;

@@ -123,12 +123,20 @@ impl<'w> Executor<'w> {
     /// Switches skipping off for the nodes that `recompute` names: they compute every row from the first on in each call.
     ///
     /// # Errors
-    /// On a compact plan, where earlier rows are not kept.
+    /// On a compact plan, where earlier rows are not kept; on a plan whose calls have no room for all rows.
     pub fn set_recompute(&mut self, recompute: &dyn Fn(&crate::graph::Node) -> bool) -> Result<()> {
         if self.plan.mode != crate::passes::Mode::Infer(crate::passes::Layout::Full) {
             return Err(Error::Request(
                 "skipping can be switched off on a full plan only; compile with --layout full".into(),
             ));
+        }
+        let c = &self.plan.capacity;
+        if c.step_rows < c.slots * c.context {
+            return Err(Error::Request(format!(
+                "calls of {} rows have no room to recompute {} rows; compile with as many --step-rows",
+                c.step_rows,
+                c.slots * c.context
+            )));
         }
         for (bound, node) in self.nodes.iter_mut().zip(&self.plan.graph.nodes) {
             bound.set = if recompute(node) { Set::All } else { Set::New };
