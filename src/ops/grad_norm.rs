@@ -1,30 +1,30 @@
-//! `grad_norm(g…, hyper)`: [norm, scale] with norm = √(Σ over all gradients of g²) and scale = min(1, max norm / (norm + 1e-6)), the
-//! factor that clips the gradients to `max norm` together (Pascanu, Mikolov and Bengio, 2013); 1 when `max norm` is 0.
-//!
-//! Squares add up in fixed blocks of each gradient, in order, whatever the threads.
+//! `grad_norm(n…, hyper)`: [norm, scale] with norm = √(Σ over all gradients of g²) and scale = min(1, max norm / (norm + 1e-6)), the
+//! factor that clips the gradients to `max norm` together (Pascanu, Mikolov and Bengio, 2013); 1 when `max norm` is 0. The operands come
+//! from `block_norms`.
 
-use super::{Capacity, Cost, Kernel, Op, Operands, Scratch, Signature, hyper, rule};
+use super::{Cost, Kernel, Op, Operands, Signature, hyper, rule};
 use crate::graph::Attrs;
-use crate::kernels::adamw::{SQUARE_BLOCK, square_sum};
 use crate::tensor::TensorType;
 
 /// Norm of all gradients.
 pub struct GradNorm;
-
-/// Elements of one tile.
-const TILE: usize = 4 * SQUARE_BLOCK;
 
 impl Op for GradNorm {
     fn keyword(&self) -> &'static str {
         "grad_norm"
     }
     fn doc(&self) -> &'static str {
-        "grad_norm(g…, hyper): norm of all gradients together and the factor that clips them. Made by passes."
+        "grad_norm(n…, hyper): norm of all gradients together, from those of their blocks, and the factor that clips them. Made by passes."
     }
     fn infer(&self, _attrs: &Attrs, operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        let last = operands.len().checked_sub(1).ok_or("takes gradients and hyper, not nothing")?;
+        let last = operands.len().checked_sub(1).ok_or("takes norms and hyper, not nothing")?;
         hyper::is_hyper(operands, last)?;
-        (0..last).try_for_each(|i| rule::fixed(operands, i, operands[i].shape.dims()))?;
+        for (i, norms) in operands[..last].iter().enumerate() {
+            let &[blocks, 2] = norms.shape.dims() else {
+                return Err(format!("operand {i} has shape {}, not pairs as block_norms gives them", norms.shape));
+            };
+            rule::fixed(operands, i, &[blocks, 2])?;
+        }
         Ok(vec![rule::fixed_type(&[2])])
     }
     fn cost(&self, sig: &Signature, _rows: usize, _context: usize) -> Cost {
@@ -32,62 +32,26 @@ impl Op for GradNorm {
         Cost { flops: 2.0 * n, bytes: 4.0 * n }
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        let gradients = &sig.operands[..sig.operands.len() - 1];
-        Ok(Box::new(NormKernel { lengths: gradients.iter().map(|t| t.shape.elements()).collect() }))
+        Ok(Box::new(NormKernel { parts: sig.operands.len() - 1 }))
     }
 }
 
 struct NormKernel {
-    lengths: Vec<usize>,
-}
-
-impl NormKernel {
-    fn sums(&self) -> usize {
-        self.lengths.iter().map(|n| n.div_ceil(TILE)).sum()
-    }
-
-    /// Elements of shared scratch for the f64 sums; each has a cache line, since tiles write them side by side.
-    const PITCH: usize = 16;
+    /// Operands that hold norms; the next one is hyper.
+    parts: usize,
 }
 
 impl Kernel for NormKernel {
-    fn scratch(&self, _capacity: &Capacity) -> Scratch {
-        Scratch { shared: 4 * Self::PITCH * self.sums(), per_worker: 0 }
+    fn tiles(&self, _o: &dyn Operands, _phase: usize) -> usize {
+        1
     }
 
-    fn phases(&self) -> usize {
-        2
-    }
-
-    fn tiles(&self, _o: &dyn Operands, phase: usize) -> usize {
-        if phase == 0 { self.sums() } else { 1 }
-    }
-
-    fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
-        if phase == 1 {
-            let total: f64 = (0..self.sums())
-                .map(|i| {
-                    bytemuck::pod_read_unaligned::<f64>(bytemuck::cast_slice(
-                        o.shared(i * Self::PITCH..i * Self::PITCH + 2).row(0),
-                    ))
-                })
-                .fold(0.0, |a, b| a + b);
-            let norm = total.sqrt();
-            let max_norm = f64::from(o.fixed(self.lengths.len())[hyper::MAX_NORM]);
-            let scale = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
-            o.fixed_output(0, 0..2).row_mut(0).copy_from_slice(&[norm as f32, scale as f32]);
-            return;
-        }
-        let mut within = tile;
-        for (i, &len) in self.lengths.iter().enumerate() {
-            if within < len.div_ceil(TILE) {
-                let sum = square_sum(o.isa(), &o.fixed(i)[within * TILE..((within + 1) * TILE).min(len)]);
-                let mut out = o.shared_mut(tile * Self::PITCH..tile * Self::PITCH + 2);
-                bytemuck::cast_slice_mut::<f32, u8>(out.row_mut(0)).copy_from_slice(&sum.to_ne_bytes());
-                return;
-            }
-            within -= len.div_ceil(TILE);
-        }
-        unreachable!("tile {tile} beyond the gradients");
+    fn run(&self, o: &dyn Operands, _phase: usize, _tile: usize) {
+        let pairs = (0..self.parts).flat_map(|i| o.fixed(i).chunks_exact(2));
+        let total = pairs.map(|n| f64::from(n[0]) + f64::from(n[1])).fold(0.0, |sum, norm| sum + norm * norm);
+        let norm = total.sqrt();
+        let max_norm = f64::from(o.fixed(self.parts)[hyper::MAX_NORM]);
+        let scale = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        o.fixed_output(0, 0..2).row_mut(0).copy_from_slice(&[norm as f32, scale as f32]);
     }
 }

@@ -9,6 +9,7 @@ pub mod run;
 mod adamw;
 mod add;
 mod attention_gradient;
+mod block_norms;
 mod causal_attention;
 mod cross_entropy_head;
 mod dropout;
@@ -240,6 +241,7 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &dropout::DropoutOp,
         &cross_entropy_head::CrossEntropyHead,
         &merge_gradients::MergeGradients,
+        &block_norms::BlockNorms,
         &grad_norm::GradNorm,
         &adamw::AdamWOp,
     ];

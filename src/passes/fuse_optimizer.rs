@@ -1,6 +1,7 @@
 //! Moves each parameter's update into backward: as soon as its gradient is complete and nothing reads the old value any more, so that
 //! the gradient's memory is free at once. Needs an optimiser without clipping, whose norm needs all gradients at the same time.
 
+use super::optimizer::is_norm;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Section};
 
@@ -9,7 +10,7 @@ use crate::graph::{Graph, NodeId, Section};
 /// # Errors
 /// When gradients accumulate over micro-batches, which need them to stay.
 pub fn run(mut graph: Graph) -> Result<Graph> {
-    let norms: Vec<NodeId> = graph.node_ids().filter(|&n| graph.node(n).op == "grad_norm").collect();
+    let norms: Vec<NodeId> = graph.node_ids().filter(|&n| is_norm(graph.node(n))).collect();
     for node in graph.nodes.iter_mut().filter(|n| n.op == "adamw") {
         if node.attrs.bool_or("clear", false) == Ok(true) {
             return Err(Error::Usage(

@@ -2,7 +2,7 @@
 
 use super::autodiff::GRADIENT;
 use crate::error::{Error, Result};
-use crate::graph::{Attr, Attrs, Graph, Section, TensorId, TensorKind};
+use crate::graph::{Attr, Attrs, Graph, Node, NodeId, Section, TensorId, TensorKind};
 use crate::ops::{self, hyper};
 use crate::tensor::DType;
 
@@ -12,6 +12,9 @@ pub const GRADIENT_NORM: &str = "gradient_norm";
 pub const FIRST_MOMENT: &str = ".first_moment";
 /// Suffix of the second moment's name.
 pub const SECOND_MOMENT: &str = ".second_moment";
+
+/// Elements from which on a gradient is worth a step of its own for its norm.
+const LARGE_GRADIENT: usize = 1 << 16;
 
 /// Constants of AdamW that do not change during training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,11 +50,9 @@ pub fn attach(mut graph: Graph, adamw: &AdamW, clear: bool) -> Result<Graph> {
         return Err(Error::Plan("nothing to train: every parameter is frozen".into()));
     }
     let (hyper_input, counters) = (hyper::hyper(&mut graph), hyper::counters(&mut graph));
-    let add = |graph: &mut Graph, op: &str, name: String, operands, attrs| {
-        let op = ops::find(op).expect("the op is in the registry");
-        ops::build::add(graph, op, name, operands, attrs, Section::Update).map_err(Error::Plan)
-    };
-    let mut operands: Vec<TensorId> = gradients.iter().map(|&(_, g)| g).collect();
+    let add =
+        |graph: &mut Graph, op, name, operands, attrs| add_node(graph, op, name, operands, attrs, Section::Update);
+    let mut operands = block_norms(&mut graph, &gradients, clear)?;
     operands.push(hyper_input);
     let norm = add(&mut graph, "grad_norm", "grad_norm".into(), operands, Attrs::new())?[0];
     graph.outputs.push((GRADIENT_NORM.into(), norm));
@@ -75,5 +76,55 @@ pub fn attach(mut graph: Graph, adamw: &AdamW, clear: bool) -> Result<Graph> {
         }
         add(&mut graph, "adamw", format!("{name}.adamw"), vec![p, g, m, v, hyper_input, counters, norm], attrs)?;
     }
-    Ok(graph)
+    Ok(norms_behind_gradients(graph))
+}
+
+/// Whether a node helps to find the norm of all gradients.
+pub fn is_norm(node: &Node) -> bool {
+    node.op == "grad_norm" || node.op == "block_norms"
+}
+
+fn add_node(
+    graph: &mut Graph,
+    op: &str,
+    name: String,
+    operands: Vec<TensorId>,
+    attrs: Attrs,
+    section: Section,
+) -> Result<Vec<TensorId>> {
+    let op = ops::find(op).expect("the op is in the registry");
+    ops::build::add(graph, op, name, operands, attrs, section).map_err(Error::Plan)
+}
+
+/// Norms of the gradients' blocks: a large gradient's are taken in backward, while the caches hold much of it, unless it is complete only in the
+/// update (`accumulated`); those of the others together in the update. The sums are the same either way.
+fn block_norms(graph: &mut Graph, gradients: &[(TensorId, TensorId)], accumulated: bool) -> Result<Vec<TensorId>> {
+    let large = |graph: &Graph, g: TensorId| graph.ty(g).shape.elements() >= LARGE_GRADIENT;
+    let section = if accumulated { Section::Update } else { Section::Backward };
+    let mut norms = Vec::new();
+    for &(p, g) in gradients.iter().filter(|(_, g)| large(graph, *g)).collect::<Vec<_>>() {
+        let name = format!("{}.block_norms", graph.tensor(p).name);
+        norms.extend(add_node(graph, "block_norms", name, vec![g], Attrs::new(), section)?);
+    }
+    let small: Vec<TensorId> = gradients.iter().map(|&(_, g)| g).filter(|&g| !large(graph, g)).collect();
+    if !small.is_empty() {
+        norms.extend(add_node(graph, "block_norms", "block_norms".into(), small, Attrs::new(), Section::Update)?);
+    }
+    Ok(norms)
+}
+
+/// Moves each node that takes norms in backward behind the one that completes its gradient.
+fn norms_behind_gradients(graph: Graph) -> Graph {
+    let moves = |n: NodeId| graph.node(n).op == "block_norms" && graph.node(n).section == Section::Backward;
+    let mut after: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
+    for n in graph.node_ids().filter(|&n| moves(n)) {
+        let producer = graph.producer(graph.node(n).operands[0]).expect("a gradient of backward has a producer");
+        after[producer.index()].push(n);
+    }
+    let mut order = Vec::with_capacity(graph.nodes.len());
+    for n in graph.node_ids().filter(|&n| !moves(n)) {
+        order.push(n);
+        order.extend(&after[n.index()]);
+    }
+    graph.reordered(&order)
 }
