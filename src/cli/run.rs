@@ -5,7 +5,7 @@ use super::model::{Model, ModelArgs};
 use super::output::{self, bytes};
 use super::profile;
 use crate::error::{Error, Result};
-use crate::exec::{Session, Want};
+use crate::exec::{Session, Want, return_freed_memory};
 use crate::ops::Capacity;
 use crate::text::{EncodeOptions, Sampler, SamplerOptions, StreamDecoder, Tokenizer};
 use clap::Args;
@@ -70,6 +70,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let options =
         SamplerOptions { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     let mut sampler = Sampler::new(options, session.vocabulary())?;
+    drop(model);
+    return_freed_memory();
     let loaded = started.elapsed();
 
     if let Some(trace) = &args.profile {

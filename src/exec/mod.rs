@@ -9,7 +9,7 @@ mod trained;
 mod trainer;
 pub mod workers;
 
-pub use arena::Arena;
+pub use arena::{Arena, return_freed_memory};
 pub use profile::{NodeTime, PhaseTime};
 pub use session::Session;
 pub use trainer::{Trainer, Update};

@@ -154,7 +154,9 @@ impl PlanFile {
         let path = self.file.path();
         let section =
             self.section(SectionKind::Plan).ok_or_else(|| Error::file(path, "holds no plan; compile it again"))?;
-        from_bytes(path, section.bytes(path, self.file.bytes())?)
+        let plan = from_bytes(path, section.bytes(path, self.file.bytes())?);
+        self.file.release(section.offset, section.len);
+        plan
     }
 
     /// The value of the text section, if the file has one.
@@ -181,9 +183,11 @@ impl PlanFile {
 
     fn parse<X: for<'de> Deserialize<'de>>(&self, section: Section, what: &str) -> Result<X> {
         let path = self.file.path();
-        serde_json::from_slice(section.bytes(path, self.file.bytes())?).map_err(|e| {
+        let value = serde_json::from_slice(section.bytes(path, self.file.bytes())?).map_err(|e| {
             Error::file_at(path, section.offset as u64, format!("has a malformed {what}: {e}; compile it again"))
-        })
+        });
+        self.file.release(section.offset, section.len);
+        value
     }
 }
 

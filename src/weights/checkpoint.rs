@@ -241,6 +241,11 @@ impl Checkpoint {
         }
     }
 
+    /// Gives all pages of the files back to the system, directories included. What is read later comes from the files again.
+    pub fn release_all(&self) {
+        self.files.iter().for_each(|file| file.release(0, file.bytes().len()));
+    }
+
     /// Gives the mapped pages of `name` back to the system; reading the tensor again maps them anew.
     pub fn release(&self, name: &str) {
         if let Some(&i) = self.index.get(name) {

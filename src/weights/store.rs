@@ -105,6 +105,7 @@ impl ParamStore {
             fill(graph, checkpoint, t, entry, bytes)?;
             checkpoint.release(&entry.name);
         }
+        checkpoint.release_all();
         Ok(Self::from_parts(Region::Owned(map), entries))
     }
 
