@@ -260,6 +260,23 @@ impl Graph {
         node.attrs = attrs;
     }
 
+    /// Rebuilds the graph with each `(node, place)` of `moves` right behind its place, in the order given, and without the nodes `dropped`.
+    pub fn with_moved(&self, moves: &[(NodeId, NodeId)], dropped: &[NodeId]) -> Graph {
+        let mut behind: Vec<Vec<NodeId>> = vec![Vec::new(); self.nodes.len()];
+        let mut stays = vec![true; self.nodes.len()];
+        dropped.iter().for_each(|n| stays[n.index()] = false);
+        for &(n, place) in moves {
+            behind[place.index()].push(n);
+            stays[n.index()] = false;
+        }
+        let mut order = Vec::with_capacity(self.nodes.len());
+        for n in self.node_ids().filter(|n| stays[n.index()]) {
+            order.push(n);
+            order.extend(&behind[n.index()]);
+        }
+        self.reordered(&order)
+    }
+
     /// Rebuilds the graph with only the nodes of `order`, in that order, and only the tensors they (or the results) use.
     ///
     /// Parameters, inputs and states that nothing uses disappear too. Names are unchanged.

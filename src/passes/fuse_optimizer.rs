@@ -23,26 +23,16 @@ pub fn run(mut graph: Graph) -> Result<Graph> {
     graph.outputs.retain(|(_, t)| !norm_outputs.contains(t));
     // The step after which each update may run: its operands exist, and everything else that reads its parameter is done.
     let readers = graph.readers();
-    let mut after: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
-    let mut order = Vec::with_capacity(graph.nodes.len());
-    for n in graph.node_ids().filter(|&n| graph.node(n).op == "adamw") {
+    let updates: Vec<NodeId> = graph.node_ids().filter(|&n| graph.node(n).op == "adamw").collect();
+    let mut moves = Vec::with_capacity(updates.len());
+    for &n in &updates {
         let node = graph.node(n);
         let others = node.operands[..2].iter().flat_map(|t| &readers[t.index()]).map(|&(r, _)| r);
         let uses = others.filter(|&r| graph.node(r).op != "adamw" && !norms.contains(&r));
         let produced = node.operands.iter().filter_map(|&t| graph.producer(t));
-        if let Some(last) = uses.chain(produced).max() {
-            after[last.index()].push(n);
-        }
+        let last = uses.chain(produced).max().expect("a gradient of backward has a producer");
+        moves.push((n, last));
     }
-    for n in graph.node_ids() {
-        if graph.node(n).op == "adamw" || norms.contains(&n) {
-            continue;
-        }
-        order.push(n);
-        order.extend(&after[n.index()]);
-    }
-    for n in graph.node_ids().filter(|&n| graph.node(n).op == "adamw").collect::<Vec<_>>() {
-        graph.nodes[n.index()].section = Section::Backward;
-    }
-    Ok(graph.reordered(&order))
+    updates.iter().for_each(|n| graph.nodes[n.index()].section = Section::Backward);
+    Ok(graph.with_moved(&moves, &norms))
 }

@@ -115,16 +115,9 @@ fn block_norms(graph: &mut Graph, gradients: &[(TensorId, TensorId)], accumulate
 
 /// Moves each node that takes norms in backward behind the one that completes its gradient.
 fn norms_behind_gradients(graph: Graph) -> Graph {
-    let moves = |n: NodeId| graph.node(n).op == "block_norms" && graph.node(n).section == Section::Backward;
-    let mut after: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
-    for n in graph.node_ids().filter(|&n| moves(n)) {
-        let producer = graph.producer(graph.node(n).operands[0]).expect("a gradient of backward has a producer");
-        after[producer.index()].push(n);
-    }
-    let mut order = Vec::with_capacity(graph.nodes.len());
-    for n in graph.node_ids().filter(|&n| !moves(n)) {
-        order.push(n);
-        order.extend(&after[n.index()]);
-    }
-    graph.reordered(&order)
+    let in_backward = |n: &NodeId| graph.node(*n).op == "block_norms" && graph.node(*n).section == Section::Backward;
+    let completes =
+        |n: NodeId| graph.producer(graph.node(n).operands[0]).expect("a gradient of backward has a producer");
+    let moves: Vec<(NodeId, NodeId)> = graph.node_ids().filter(in_backward).map(|n| (n, completes(n))).collect();
+    graph.with_moved(&moves, &[])
 }
