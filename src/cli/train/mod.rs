@@ -72,7 +72,6 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         return Err(Error::Usage(format!("--context {}: the model's context is {rows}", settings.context)));
     }
     let data = Data::open(&settings, &source)?;
-    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create", e))?;
     if settings.lora.is_some() && source.checkpoint.is_none() {
         let message = format!("--lora-rank adapts a checkpoint, and --model {} is a spec", settings.model);
         return Err(Error::Usage(message));
@@ -86,6 +85,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         (0, _) | (_, Err(_)) => None,
         (_, Ok(tokenizer)) => Sampling::new(&graph, rows, tokenizer, source.dim("V")?, args.sample_tokens, threads)?,
     };
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create", e))?;
     memory::report(&plan, threads, &data, sampling.as_ref());
 
     let mut run = Run::new(&plan, threads, settings.clone(), data.train, data.validation)?;
