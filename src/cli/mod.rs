@@ -12,6 +12,7 @@ mod gradients;
 mod ladder;
 mod merge;
 mod model;
+mod op_times;
 mod output;
 mod perplexity;
 mod profile;

@@ -1,6 +1,7 @@
 //! `--profile`: where the time went, per kind of op, and as a trace that Perfetto opens.
 
 use super::bench::main_type;
+use super::op_times;
 use crate::disk::write_atomically;
 use crate::error::{Error, Result};
 use crate::exec::Executor;
@@ -15,15 +16,6 @@ use std::path::Path;
 
 /// The calls that a profile covers: (rows, rows wanted, rows of the sequence after the call, how many such calls).
 pub type Calls<'a> = &'a [(usize, usize, usize, usize)];
-
-struct Kind {
-    op: String,
-    seconds: f64,
-    flops: f64,
-    bytes: f64,
-    /// Seconds at the limit of the machine.
-    least: f64,
-}
 
 /// What the machine can do, measured when the profile is printed.
 struct Limits {
@@ -69,43 +61,15 @@ fn work(executor: &Executor, store: &ParamStore, node: &Node, calls: Calls, limi
     })
 }
 
-/// The table for standard error. `% of limit` is the time that arithmetic at the measured peak, or traffic at the measured bandwidth,
-/// would take, whichever is more, over the time it took; what stays in the caches can exceed 100.
+/// The table for standard error.
 pub fn table(executor: &Executor, store: &ParamStore, calls: Calls) -> String {
     let limits = Limits::measure(executor.threads(), store);
-    let mut kinds: Vec<Kind> = Vec::new();
+    let mut kinds = Vec::new();
     for time in executor.profile() {
         let node = &executor.plan().graph.nodes[time.node];
-        let (flops, bytes, least) = work(executor, store, node, calls, &limits);
-        let seconds = time.nanoseconds as f64 * 1e-9;
-        match kinds.iter_mut().find(|k| k.op == node.op) {
-            Some(k) => {
-                (k.seconds, k.flops) = (k.seconds + seconds, k.flops + flops);
-                (k.bytes, k.least) = (k.bytes + bytes, k.least + least);
-            }
-            None => kinds.push(Kind { op: node.op.clone(), seconds, flops, bytes, least }),
-        }
+        op_times::add(&mut kinds, node, time.nanoseconds as f64 * 1e-9, work(executor, store, node, calls, &limits));
     }
-    kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let total: f64 = kinds.iter().map(|k| k.seconds).sum();
-    let mut text = format!(
-        "{:<22} {:>10} {:>7} {:>10} {:>10} {:>9} {:>11}\n",
-        "op", "ms", "%", "MB", "GFLOP/s", "GB/s", "% of limit"
-    );
-    for k in &kinds {
-        let per = |x: f64| if k.seconds > 0.0 { x / k.seconds / 1e9 } else { 0.0 };
-        let share = if total > 0.0 { 100.0 * k.seconds / total } else { 0.0 };
-        text += &format!(
-            "{:<22} {:>10.3} {share:>7.1} {:>10.2} {:>10.1} {:>9.2} {:>11.1}\n",
-            k.op,
-            1e3 * k.seconds,
-            k.bytes / 1e6,
-            per(k.flops),
-            per(k.bytes),
-            100e9 * per(k.least),
-        );
-    }
-    text
+    op_times::table(&mut kinds)
 }
 
 /// Writes the trace in the Chrome trace-event format, which Perfetto opens.

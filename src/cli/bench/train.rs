@@ -1,5 +1,6 @@
 //! `bench --what train`: a training step against the limits of the machine, split into its sections and into kinds of ops.
 
+use super::super::op_times::{self, OpTimes};
 use super::super::output::{line, note};
 use super::super::profile;
 use super::super::size;
@@ -81,23 +82,13 @@ impl Limits {
     }
 }
 
-/// Time and work of one kind of op in one step.
-struct Kind {
-    op: String,
-    seconds: f64,
-    flops: f64,
-    bytes: f64,
-    /// Seconds at the limit of the machine.
-    least: f64,
-}
-
 /// Steps on so many threads.
 struct Measured {
     /// Seconds of each step, shortest first.
     steps: Vec<f64>,
     /// Mean seconds of forward, backward, optimiser.
     sections: [f64; 3],
-    kinds: Vec<Kind>,
+    kinds: Vec<OpTimes>,
     limits: Limits,
 }
 
@@ -162,7 +153,7 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
     let name = adapters.map_or(name.to_string(), |a| format!("{name}, adapters of rank {}", a.rank));
     print(args, &plan, &name, threads, &results);
     if args.train.profile.is_some() {
-        note(table(&results[0].kinds).trim_end());
+        note(op_times::table(&mut results[0].kinds).trim_end());
     }
     Ok(())
 }
@@ -205,25 +196,13 @@ fn measure(
     steps.sort_by(f64::total_cmp);
     let mut kinds = Vec::new();
     for time in trainer.executor().profile() {
-        add(&mut kinds, plan, time.node, time.nanoseconds as f64 * 1e-9 / args.repeat as f64, &limits);
+        let node = &plan.graph.nodes[time.node];
+        let (flops, bytes) = work(plan, node);
+        let peak = if is_product(&node.op) { limits.products } else { limits.f32 };
+        let least = f64::max(flops / peak, bytes / limits.update);
+        op_times::add(&mut kinds, node, time.nanoseconds as f64 * 1e-9 / args.repeat as f64, (flops, bytes, least));
     }
-    kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     Ok(Measured { steps, sections, kinds, limits })
-}
-
-/// Adds a node's time and work to its kind.
-fn add(kinds: &mut Vec<Kind>, plan: &Plan, node: usize, seconds: f64, limits: &Limits) {
-    let node = &plan.graph.nodes[node];
-    let (flops, bytes) = work(plan, node);
-    let peak = if is_product(&node.op) { limits.products } else { limits.f32 };
-    let least = f64::max(flops / peak, bytes / limits.update);
-    match kinds.iter_mut().find(|k| k.op == node.op) {
-        Some(k) => {
-            (k.seconds, k.flops) = (k.seconds + seconds, k.flops + flops);
-            (k.bytes, k.least) = (k.bytes + bytes, k.least + least);
-        }
-        None => kinds.push(Kind { op: node.op.clone(), seconds, flops, bytes, least }),
-    }
 }
 
 /// Arithmetic and bytes of a node in a step; the bytes of products include weights and their gradients.
@@ -301,27 +280,4 @@ fn print(args: &BenchArgs, plan: &Plan, model: &str, threads: usize, results: &[
             step / peak
         ));
     }
-}
-
-/// The profile for standard error, per step. `% of limit` is the time at the measured peak of the arithmetic, or at the bandwidth of the update
-/// stream when that is more, over the time it took; what stays in the caches can exceed 100.
-fn table(kinds: &[Kind]) -> String {
-    let total: f64 = kinds.iter().map(|k| k.seconds).sum();
-    let mut text = format!(
-        "{:<26} {:>10} {:>7} {:>10} {:>10} {:>9} {:>11}\n",
-        "op", "ms", "%", "MB", "GFLOP/s", "GB/s", "% of limit"
-    );
-    for k in kinds.iter().filter(|k| k.seconds > 0.0) {
-        text += &format!(
-            "{:<26} {:>10.3} {:>7.1} {:>10.2} {:>10.1} {:>9.2} {:>11.1}\n",
-            k.op,
-            1e3 * k.seconds,
-            100.0 * k.seconds / total,
-            k.bytes / 1e6,
-            k.flops / k.seconds / 1e9,
-            k.bytes / k.seconds / 1e9,
-            100.0 * k.least / k.seconds
-        );
-    }
-    text
 }
