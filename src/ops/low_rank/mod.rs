@@ -61,3 +61,12 @@ fn transpose_row(o: &dyn Operands, operand: usize, n: usize, tile: usize) {
         *out = *value;
     }
 }
+
+/// Tiles of a kernel that turns B round in phase 0 ([`transpose_row`]) and computes rows in phase 1.
+fn turned_tiles(o: &dyn Operands, rank: usize, phase: usize) -> usize {
+    match (phase, o.rows().is_empty()) {
+        (_, true) => 0,
+        (0, _) => rank,
+        _ => row_tiles(o.rows().len()),
+    }
+}

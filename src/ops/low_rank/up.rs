@@ -1,6 +1,6 @@
 //! `low_rank_up(y…, low; B)`: y + low·Bᵀ, and the gradient of low.
 
-use super::{row_tiles, tile_rows, transpose_row, widths};
+use super::{tile_rows, transpose_row, turned_tiles, widths};
 use crate::graph::{Attr, Attrs, Init, Layout, TensorId};
 use crate::kernels::elementwise::copy;
 use crate::kernels::low_rank::{add_product, project};
@@ -124,11 +124,7 @@ impl Kernel for UpKernel {
     }
 
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
-        match (phase, o.rows().is_empty()) {
-            (_, true) => 0,
-            (0, _) => self.rank,
-            _ => row_tiles(o.rows().len()),
-        }
+        turned_tiles(o, self.rank, phase)
     }
 
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
@@ -195,11 +191,7 @@ impl Kernel for DLowKernel {
     }
 
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
-        match (phase, o.rows().is_empty()) {
-            (_, true) => 0,
-            (0, _) => self.rank,
-            _ => row_tiles(o.rows().len()),
-        }
+        turned_tiles(o, self.rank, phase)
     }
 
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
