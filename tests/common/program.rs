@@ -59,6 +59,16 @@ impl Bench {
             .expect("the program starts")
     }
 
+    /// As [`Bench::succeeds`], under an instruction set by name.
+    pub fn succeeds_under(&self, isa: Option<&str>, line: &str) -> Vec<u8> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
+        command.args(line.split(' ')).current_dir(self.directory.path());
+        isa.map(|isa| command.env("STATICGRAD_ISA", isa));
+        let output = command.output().expect("the program starts");
+        assert!(output.status.success(), "{isa:?} {line}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// Asserts success and returns standard output.
     pub fn succeeds(&self, line: &str) -> Vec<u8> {
         let output = self.run(line);

@@ -11,6 +11,7 @@
 
 mod backward;
 mod epilogue;
+mod mixed_pair;
 mod packed;
 mod plain;
 pub(super) mod shape;

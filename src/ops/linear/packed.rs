@@ -3,6 +3,7 @@
 //! Phase 0 brings the rows into the form that the product wants (normalised, interleaved, bf16 or int8); phase 1 multiplies.
 
 use super::epilogue::{Finish, FinishPair};
+use super::mixed_pair::MixedPair;
 use super::shape::{Activation, Form};
 use crate::kernels::linear::{Grid, PANEL, PackedMatrix, Prepared, RowBlocks, product, product_pair};
 use crate::kernels::norm::{NormParameters, layer_norm, rms_norm};
@@ -130,25 +131,32 @@ impl PackedKernel {
         if mixed && self.form.norm.is_some() { 1 } else { blocks.div_ceil(PREPARE_BLOCKS) }
     }
 
+    /// The rows in the form that weight `i` wants, after the preparing phase.
+    fn x<'a>(&self, o: &'a dyn Operands, i: usize) -> Prepared<'a> {
+        if self.is_own_form(o, i) {
+            let row = if self.form.norm.is_some() { o.shared(self.normed(1)).row(0) } else { o.input(0).row(0) };
+            return Prepared::from_row(o.isa(), self.matrix(o, i).dtype(), row);
+        }
+        let layout = self.blocks(o, i);
+        let scratch = o.shared(self.prepared(o, i));
+        Prepared::new(layout, &bytemuck::cast_slice(scratch.row(0))[..layout.bytes()])
+    }
+
     fn multiply(&self, o: &dyn Operands, i: usize, tile: usize) {
         let rows = o.rows().len();
         let matrix = self.matrix(o, i);
         let (panels, blocks) = self.grid(o, i).tile(tile);
-        let row;
-        let scratch;
-        let x = if self.is_own_form(o, i) {
-            row = if self.form.norm.is_some() { o.shared(self.normed(1)).row(0) } else { o.input(0).row(0) };
-            Prepared::from_row(o.isa(), matrix.dtype(), row)
-        } else {
-            let layout = self.blocks(o, i);
-            scratch = o.shared(self.prepared(o, i));
-            Prepared::new(layout, &bytemuck::cast_slice(scratch.row(0))[..layout.bytes()])
-        };
+        let x = self.x(o, i);
         let columns = panels.start * PANEL..(panels.end * PANEL).min(matrix.n());
         if self.form.activation == Activation::Swiglu {
             let up = self.matrix(o, 1);
             let mut out = FinishPair::new(&self.form, o, columns, 0..rows);
-            product_pair([&matrix, &up], panels, &x, blocks, &mut out);
+            if same_form(matrix.dtype(), up.dtype()) {
+                product_pair([&matrix, &up], panels, &x, blocks, &mut out);
+            } else {
+                let mut out = MixedPair { second: &up, x: self.x(o, 1), out: &mut out };
+                product(&matrix, panels, &x, blocks, &mut out);
+            }
         } else {
             let mut out = Finish::new(&self.form, o, i, columns, 0..rows);
             product(&matrix, panels, &x, blocks, &mut out);
