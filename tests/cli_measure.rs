@@ -343,6 +343,8 @@ fn bench_prints_one_object_a_line() {
     let disturbed = objects(&format!("--what disturbed --model {model} --rows 64"));
     assert_eq!(disturbed.len(), 4);
     assert!(disturbed.iter().all(|o| o["unit"] == "× time" && o["median"].as_f64() > Some(0.0)), "{disturbed:?}");
+    let what: Vec<&str> = disturbed.iter().filter_map(|o| o["what"].as_str()).collect();
+    assert_eq!(what[..2], ["decode beside a busy process", "decode with four threads a core"]);
     let rungs = objects(&format!("--what ladder --model {model} --rows 24 --chart ladder.svg"));
     let skipped: Vec<&str> = rungs.iter().filter_map(|o| o["skipped"].as_str()).collect();
     assert_eq!((skipped.len(), skipped[0], skipped[7]), (8, "nothing", "+ GELU table (f16)"), "{skipped:?}");

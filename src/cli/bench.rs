@@ -1,5 +1,6 @@
 //! `staticgrad bench`: speed against the limits that the machine shows in the same run.
 
+mod competitor;
 mod disturbed;
 mod speed;
 mod train;
@@ -64,8 +65,11 @@ enum What {
     Prefill,
     /// 64 tokens, one a call.
     Decode,
-    /// Prefill and decode beside a busy thread, and with four threads a core, over the undisturbed time.
+    /// Prefill and decode beside a busy process, and with four threads a core, over the undisturbed time.
     Disturbed,
+    /// What keeps one core busy beside `disturbed`, until its standard input ends.
+    #[value(hide = true)]
+    Busy,
     /// Perplexity beside speed for each type of weights.
     Types,
     /// The published ablation of row skipping.
@@ -113,6 +117,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             roofline(args, threads);
             Ok(())
         }
+        (What::Busy, _) => competitor::keep_busy(),
         (What::Train, model) => train::run(args, model.as_deref(), threads),
         (_, None) => Err(Error::Usage("--model PATH is missing".into())),
         (What::Types, Some(path)) => {
@@ -121,7 +126,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
         (What::Ladder, Some(path)) => {
             let rows = args.rows.unwrap_or(LADDER_TOKENS);
-            ladder::run(&model_args(args, path), threads, rows, args.json, args.chart.as_deref())
+            ladder::run(&model_args(args, path), threads, (rows, args.repeat), args.json, args.chart.as_deref())
         }
         (What::Disturbed, Some(path)) => disturbed(args, &open(args, path)?, threads),
         (What::Prefill, Some(path)) => speed(args, &open(args, path)?, Work::Prefill(prompt(args, 512)), threads),

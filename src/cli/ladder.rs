@@ -9,6 +9,7 @@ use crate::graph::{Graph, Node};
 use crate::ops::Capacity;
 use crate::passes::{Layout, Mode};
 use crate::plan::compile;
+use crate::weights::{ParamStore, WeightsType};
 use plotters::prelude::*;
 use serde_json::json;
 use std::path::Path;
@@ -30,10 +31,26 @@ const RUNGS: [(&str, Joins); 7] = [
     ("+ unembedding", |n, head| n.op == "linear" && head),
 ];
 
-/// One measured rung.
+/// Of rungs that take less than so many seconds a round, the median of all rounds counts; of the slow ones below them, the first.
+const BRIEF: f64 = 3.0;
+
+/// A rung: whether GELU comes from the table, up to which of [`RUNGS`] rows are skipped, and milliseconds per token of each round.
 struct Rung {
-    name: String,
-    milliseconds: f64,
+    by_table: bool,
+    skipped: usize,
+    milliseconds: Vec<f64>,
+}
+
+impl Rung {
+    fn name(&self) -> &'static str {
+        if self.by_table { "+ GELU table (f16)" } else { RUNGS[self.skipped].0 }
+    }
+
+    fn median(&self) -> f64 {
+        let mut sorted = self.milliseconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
 }
 
 fn is_head(graph: &Graph, node: &Node) -> bool {
@@ -51,47 +68,70 @@ fn measure(session: &mut Session, tokens: &[i32], rungs: usize) -> Result<f64> {
     Ok(1e3 * start.elapsed().as_secs_f64() / tokens.len() as f64)
 }
 
-/// Runs the ladder over `count` tokens and prints a line a rung; `chart` gets bars as SVG.
+/// The model, with GELU as its spec has it or by the table; `None` when its spec knows no table.
+fn open(args: &ModelArgs, by_table: bool) -> Result<Option<Model>> {
+    let mut args = args.clone();
+    if by_table {
+        args.set.push("gelu_by_table=true".into());
+    }
+    match Model::open(&args) {
+        Err(_) if by_table => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Runs the ladder over `count` tokens, up to `repeat` times, and prints a line a rung; `chart` gets bars as SVG.
 ///
 /// # Errors
 /// A model that is a compiled plan (the ladder needs the full layout), or that does not load.
-pub fn run(args: &ModelArgs, threads: usize, count: usize, json_lines: bool, chart: Option<&Path>) -> Result<()> {
-    let mut rungs = Vec::new();
+pub fn run(
+    args: &ModelArgs,
+    threads: usize,
+    (count, repeat): (usize, usize),
+    json_lines: bool,
+    chart: Option<&Path>,
+) -> Result<()> {
+    let model = Model::open(args)?;
+    let (_, checkpoint) = model.checkpoint("the ladder")?;
+    let context = model.context()?;
+    if count == 0 || count > context {
+        return Err(Error::Usage(format!("--rows {count} must be 1 to the context of {context} rows")));
+    }
+    // Calls of one row recompute up to all of them, which needs the scratch of as many.
+    let capacity = Capacity { slots: 1, context: count, step_rows: count, wanted_rows: 1 };
+    let mut plans = Vec::new();
     for by_table in [false, true] {
-        let mut args = args.clone();
-        if by_table {
-            args.set.push("gelu_by_table=true".into());
+        if let Some(model) = open(args, by_table)? {
+            plans.push(compile(model.graph().clone(), Mode::Infer(Layout::Full), capacity)?);
         }
-        let model = match Model::open(&args) {
-            Err(_) if by_table => break,
-            opened => opened?,
-        };
-        if model.is_plan() {
-            return Err(Error::Usage("the ladder needs a checkpoint as --model, not a compiled plan".into()));
-        }
-        let context = model.context()?;
-        if count == 0 || count > context {
-            return Err(Error::Usage(format!("--rows {count} must be 1 to the context of {context} rows")));
-        }
-        // Calls of one row recompute up to all of them, which needs the scratch of as many.
-        let capacity = Capacity { slots: 1, context: count, step_rows: count, wanted_rows: 1 };
-        let plan = compile(model.graph().clone(), Mode::Infer(Layout::Full), capacity)?;
-        let store = model.store(&plan)?;
-        let mut session = Session::new(&plan, threads, &|name| store.get(name))?;
-        let vocabulary = session.vocabulary();
-        let tokens: Vec<i32> = (0..count).map(|i| (i * 7919 % vocabulary) as i32).collect();
-        let which = if by_table { RUNGS.len() - 1..RUNGS.len() } else { 0..RUNGS.len() };
-        for i in which {
-            let milliseconds = measure(&mut session, &tokens, i)?;
-            let name = if by_table { "+ GELU table (f16)" } else { RUNGS[i].0 };
-            if json_lines {
-                let object = json!({ "what": "ladder", "model": model.name(), "skipped": name, "threads": threads, "rows": count,
-                    "median": milliseconds, "unit": "ms/token" });
-                line(&object.to_string());
-            } else {
-                line(&format!("{name:<22} {milliseconds:>10.3} ms/token"));
+    }
+    // All rungs read the same memory: where the system put the weights makes no rung slower than another.
+    let store = ParamStore::load(&plans[0].graph, checkpoint, WeightsType::from_name(&args.weights_type)?)?;
+    let start = |plan| Session::new(plan, threads, &|name| store.get(name));
+    let mut sessions = plans.iter().map(start).collect::<Result<Vec<_>>>()?;
+    let vocabulary = sessions[0].vocabulary();
+    let tokens: Vec<i32> = (0..count).map(|i| (i * 7919 % vocabulary) as i32).collect();
+    let last = RUNGS.len() - 1;
+    let rung = |by_table, skipped| Rung { by_table, skipped, milliseconds: Vec::with_capacity(repeat) };
+    let mut rungs: Vec<Rung> = (0..=last).map(|i| rung(false, i)).collect();
+    rungs.extend((sessions.len() > 1).then(|| rung(true, last)));
+    for _ in 0..repeat {
+        for rung in &mut rungs {
+            let brief = |ms: &f64| ms * (tokens.len() as f64) < 1e3 * BRIEF;
+            if rung.milliseconds.first().is_none_or(brief) {
+                let session = &mut sessions[usize::from(rung.by_table)];
+                rung.milliseconds.push(measure(session, &tokens, rung.skipped)?);
             }
-            rungs.push(Rung { name: name.to_string(), milliseconds });
+        }
+    }
+    for rung in &rungs {
+        let (name, median) = (rung.name(), rung.median());
+        if json_lines {
+            let object = json!({ "what": "ladder", "model": model.name(), "skipped": name, "threads": threads, "rows": count,
+                "rounds": rung.milliseconds.len(), "median": median, "unit": "ms/token" });
+            line(&object.to_string());
+        } else {
+            line(&format!("{name:<22} {median:>10.3} ms/token"));
         }
     }
     chart.map_or(Ok(()), |path| draw(path, &rungs))
@@ -100,7 +140,7 @@ pub fn run(args: &ModelArgs, threads: usize, count: usize, json_lines: bool, cha
 /// Horizontal bars, one a rung.
 fn draw(path: &Path, rungs: &[Rung]) -> Result<()> {
     let height = 60 + 34 * rungs.len() as u32;
-    let longest = rungs.iter().map(|r| r.milliseconds).fold(1e-9, f64::max);
+    let longest = rungs.iter().map(Rung::median).fold(1e-9, f64::max);
     let mut svg = String::new();
     let failed = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot draw the chart: {e}"));
     {
@@ -112,11 +152,11 @@ fn draw(path: &Path, rungs: &[Rung]) -> Result<()> {
         text("ms per token, skipping added from top to bottom", (12, 12))?;
         for (i, rung) in rungs.iter().enumerate() {
             let top = 44 + 34 * i as i32;
-            let right = 190 + (450.0 * rung.milliseconds / longest) as i32;
+            let right = 190 + (450.0 * rung.median() / longest) as i32;
             let bar = Rectangle::new([(190, top), (right.max(192), top + 24)], RGBColor(38, 110, 180).filled());
             root.draw(&bar).map_err(|e| failed(&e))?;
-            text(&rung.name, (12, top + 4))?;
-            text(&format!("{:.2}", rung.milliseconds), (right.max(192) + 8, top + 4))?;
+            text(rung.name(), (12, top + 4))?;
+            text(&format!("{:.2}", rung.median()), (right.max(192) + 8, top + 4))?;
         }
         root.present().map_err(|e| failed(&e))?;
     }

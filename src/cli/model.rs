@@ -168,11 +168,6 @@ impl Model {
         Ok(Model { source: Source::Plan { file, plan, weights }, path, weights_type })
     }
 
-    /// Whether `--model` is a compiled plan.
-    pub fn is_plan(&self) -> bool {
-        matches!(self.source, Source::Plan { .. })
-    }
-
     /// The graph as the spec gives it, with the checkpoint.
     ///
     /// # Errors

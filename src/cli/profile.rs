@@ -72,23 +72,30 @@ pub fn table(executor: &Executor, store: &ParamStore, calls: Calls) -> String {
     op_times::table(&mut kinds)
 }
 
-/// Writes the trace in the Chrome trace-event format, which Perfetto opens.
+/// Writes the trace in the Chrome trace-event format, which Perfetto opens: names of process and track, then a slice for each phase of a
+/// node, in order of time, on one track, since phases do not overlap. Times are microseconds.
 ///
 /// # Errors
 /// What the system reports.
 pub fn write_trace(executor: &Executor, path: &Path) -> Result<()> {
     let nodes = &executor.plan().graph.nodes;
+    let name =
+        |what: &str, name: String| json!({ "name": what, "ph": "M", "pid": 1, "tid": 1, "args": { "name": name } });
+    let track = format!("steps of the plan, {} threads", executor.threads());
     write_atomically(path, |out| {
         let fail = |e| Error::io(path, "write", e);
-        out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n").map_err(fail)?;
-        for (i, phase) in executor.trace().iter().enumerate() {
+        let names = [name("process_name", "staticgrad".into()), name("thread_name", track)];
+        let slices = executor.trace().into_iter().map(|phase| {
             let node = &nodes[phase.node];
-            let event = json!({
+            json!({
                 "name": node.name, "cat": node.op, "ph": "X", "pid": 1, "tid": 1,
                 "ts": phase.start as f64 / 1e3, "dur": phase.duration as f64 / 1e3, "args": { "op": node.op },
-            });
-            let comma = if i == 0 { "" } else { ",\n" };
-            write!(out, "{comma}{event}").map_err(fail)?;
+            })
+        });
+        out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[").map_err(fail)?;
+        for (i, event) in names.into_iter().chain(slices).enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(out, "{comma}\n{event}").map_err(fail)?;
         }
         out.write_all(b"\n]}\n").map_err(fail)
     })

@@ -1,11 +1,10 @@
-//! `bench --what disturbed`: how much slower a model is beside a busy thread, and with four times as many threads as cores.
+//! `bench --what disturbed`: how much slower a model is beside a busy process, and with four times as many threads as cores.
 
 use super::super::model::Model;
+use super::competitor::Competitor;
 use super::speed::{Work, best_and_median};
 use crate::error::Result;
 use crate::exec::Session;
-use std::hint::{black_box, spin_loop};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Time over the undisturbed time, of the run that suffered least and of the median one.
 pub struct Slowdown {
@@ -21,26 +20,10 @@ pub struct Slowdown {
     pub median: f64,
 }
 
-/// Runs `work` while another thread of this process keeps one core busy.
-fn beside_a_busy_thread(work: impl FnOnce() -> Result<f64>) -> Result<f64> {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                (0..1000).for_each(|_| spin_loop());
-                black_box(&stop);
-            }
-        });
-        let result = work();
-        stop.store(true, Ordering::Relaxed);
-        result
-    })
-}
-
-/// Measures `work` in turn undisturbed, beside one busy thread, and with four threads a core.
+/// Measures `work` in turn undisturbed, beside one busy process, and with four threads a core.
 ///
 /// # Errors
-/// Weights that do not load; rows that do not fit.
+/// Weights that do not load; rows that do not fit; a competitor that does not start.
 pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Result<[Slowdown; 2]> {
     let work = work.fitting(model)?;
     let (plan, store) = work.load(model)?;
@@ -55,12 +38,14 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
     let (mut beside, mut among) = (Vec::new(), Vec::new());
     for _ in 0..repeat {
         let alone = work.run(&mut session, &text)?;
-        beside.push(-alone / beside_a_busy_thread(|| work.run(&mut session, &text))?);
+        let competitor = Competitor::start()?;
+        beside.push(-alone / work.run(&mut session, &text)?);
+        drop(competitor);
         among.push(-alone / work.run(&mut crowded, &text)?);
     }
     let slowdown = |by, threads, ratios: Vec<f64>| {
         let (best, median) = best_and_median(ratios);
         Slowdown { work, by, threads, best: -best, median: -median }
     };
-    Ok([slowdown("beside a busy thread", threads, beside), slowdown("with four threads a core", many, among)])
+    Ok([slowdown("beside a busy process", threads, beside), slowdown("with four threads a core", many, among)])
 }
