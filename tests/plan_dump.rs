@@ -95,9 +95,10 @@ fn damaged_files_are_refused_in_one_line() {
     assert_eq!(plan_dump(&["check", missing.to_str().expect("UTF-8")]).status.code(), Some(1));
 }
 
-/// A start of the program reads header and plan; `check` compares every packed weight too, and names the one that is damaged.
+/// A start of the program reads header and plan; `check` compares every section, and every packed weight, of which it names the one that
+/// is damaged.
 #[test]
-fn check_names_a_damaged_weight() {
+fn check_finds_a_changed_bit_in_every_weight_and_section() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("model.plan");
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2-tiny");
@@ -113,15 +114,30 @@ fn check_names_a_damaged_weight() {
     let (section, entries) =
         PlanFile::open(&path).and_then(|f| f.weight_index::<Entry>()).expect("reads").expect("holds weights");
     let bytes = std::fs::read(&path).expect("reads");
-    for entry in [&entries[0], &entries[entries.len() / 2], &entries[entries.len() - 1]] {
+    let refused = |at: usize| {
         let mut damaged = bytes.clone();
-        damaged[section.offset + entry.offset + entry.len / 2] ^= 0x10;
+        damaged[at] ^= 0x10;
         std::fs::write(&path, &damaged).expect("writes");
         let output = plan_dump(&["check", name]);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(1), "byte {at}");
+        assert!(output.stdout.is_empty(), "{}", stdout(&output));
         let message = String::from_utf8_lossy(&output.stderr).to_string();
-        assert!(message.lines().count() == 1 && message.contains(&entry.name), "{message}");
-        assert!(message.contains("checksum") && output.stdout.is_empty(), "{message}");
+        assert!(message.lines().count() == 1, "{message}");
+        message
+    };
+    for (i, entry) in entries.iter().enumerate() {
+        let message = refused(section.offset + entry.offset + [0, entry.len / 2, entry.len - 1][i % 3]);
+        assert!(message.contains(&entry.name) && message.contains("checksum"), "{message}");
+    }
+    // Header, and first and last byte of every section.
+    std::fs::write(&path, &bytes).expect("writes");
+    let sections = PlanFile::open(&path).expect("opens").sections().to_vec();
+    assert_eq!(sections.len(), 4);
+    (0..24).for_each(|at| drop(refused(at)));
+    for s in sections {
+        for message in [s.offset, s.offset + s.len - 1].map(refused) {
+            assert!(message.contains("checksum"), "{:?}: {message}", s.kind);
+        }
     }
 }
 

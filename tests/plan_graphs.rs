@@ -111,3 +111,36 @@ fn training_plans_end_at_the_bound() {
         }
     }
 }
+
+/// Attention goes over tiles of keys: no buffer, and no scratch, has a size that grows with the square of the rows, as scores of all
+/// rows by all rows would.
+#[test]
+fn twice_the_rows_take_at_most_twice_the_bytes() {
+    for (model, size) in [("gpt2", ("long", &[("T", "4096")][..])), ("llama", ("smollm2_135m", &[][..]))] {
+        let graph = graph(model, &size);
+        let trained = passes::train(&graph, &Training { optimizer: Some(AdamW::default()), ..Training::default() });
+        let trained = trained.expect("differentiates");
+        for (graph, mode) in [(&graph, Mode::Infer(Layout::Compact)), (&trained, Mode::Train)] {
+            let plan = |rows| {
+                let capacity = Capacity { slots: 1, context: rows, step_rows: rows, wanted_rows: rows };
+                compile_with(graph.clone(), mode, capacity, Fusions::ALL).expect("plans")
+            };
+            for (less, more) in [(plan(512), plan(1024)), (plan(1024), plan(2048))] {
+                let rows = less.capacity.context;
+                assert_eq!(less.buffers.len(), more.buffers.len());
+                for (a, b) in less.buffers.iter().zip(&more.buffers) {
+                    assert!(
+                        b.size <= 2 * a.size,
+                        "{model} {mode:?}, {rows} rows: {} has {} B, then {}",
+                        a.name,
+                        a.size,
+                        b.size
+                    );
+                }
+                let scratch = [&less, &more].map(|p| p.totals.scratch_per_worker);
+                assert!(scratch[1] <= 2 * scratch[0], "{model} {mode:?}, {rows} rows: scratch {scratch:?}");
+                assert!(scratch[1] < 4 * 1024 * 1024, "{model} {mode:?}, {rows} rows: scratch {scratch:?}");
+            }
+        }
+    }
+}
