@@ -14,7 +14,6 @@ pub struct Gemm<'a> {
     pub(super) shape: Shape,
     pub(super) a: Operand<'a>,
     pub(super) b: Operand<'a>,
-    pub(super) workers: usize,
     blocks: usize,
     /// Rows of a row block; the first `larger_blocks` have one more.
     pub(super) block_rows: usize,
@@ -31,13 +30,7 @@ impl<'a> Gemm<'a> {
         let shape = Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared };
         let blocks = shape.m.div_ceil(float::block_rows(isa));
         let (block_rows, larger_blocks) = (shape.m / blocks.max(1), shape.m % blocks.max(1));
-        Gemm { isa, shape, a, b, workers: 2, blocks, block_rows, larger_blocks }
-    }
-
-    /// Says how many workers claim tiles in turn, by which a worker guesses what it packs next and prefetches that. Only speed depends
-    /// on it; two unless said otherwise.
-    pub fn claimed_by(self, workers: usize) -> Self {
-        Gemm { workers, ..self }
+        Gemm { isa, shape, a, b, blocks, block_rows, larger_blocks }
     }
 
     /// Sizes and kinds.

@@ -44,7 +44,8 @@ impl Gemm<'_> {
         let (sums, packed) = worker.split_at_mut(self.shape.sums());
         let mut scratch = Scratch { sums: bytemuck::cast_slice_mut(sums), packed };
         let (blocks, panels) = self.parts(tile);
-        let after = self.parts(tile + self.workers);
+        // Workers claim runs of tiles in order.
+        let after = self.parts(tile + 1);
         let once = self.shape.shared == Shared::B && self.shape.chunks() == 1;
         if once {
             self.pack(&blocks, &panels, scratch.packed);
@@ -158,7 +159,7 @@ impl Gemm<'_> {
                 "memory of a direct output"
             );
             bias = values.filter(|_| pass.last).map(|values| values.try_into().expect("a bias as wide as the panel"));
-            Sums { at: out.row_ptr(0), stride: out.stride(), fresh: pass.first && !accumulate }
+            Sums { at: out.row_ptr(0), stride: out.stride(), fresh: pass.first && !accumulate, next: out.row_ptr(0) }
         });
         for block in blocks.clone() {
             let rows = self.rows_of(block..block + 1);
@@ -177,13 +178,10 @@ impl Gemm<'_> {
             };
             let follows = aside == 0 || pass.more;
             if let Some(sums) = direct {
-                if follows {
-                    for row in next_rows {
-                        epilogue::prefetch_panel(sums.at.wrapping_add(row * sums.stride + aside));
-                    }
-                }
                 // `out` is not touched while its memory is written here.
-                let sums = Sums { at: sums.at.wrapping_add(rows.start * sums.stride), ..sums };
+                let at = sums.at.wrapping_add(rows.start * sums.stride);
+                let next = if follows { sums.at.wrapping_add(next_rows.start * sums.stride + aside) } else { at };
+                let sums = Sums { at, next, ..sums };
                 run(sums);
                 if let Some(bias) = &bias {
                     // SAFETY: the rows that the kernel has just written.
@@ -199,7 +197,8 @@ impl Gemm<'_> {
             if pass.first {
                 out.start_rows(rows.clone(), pass.columns.clone(), sums);
             }
-            run(Sums { at: sums.as_mut_ptr(), stride: PANEL, fresh: false });
+            let at = sums.as_mut_ptr();
+            run(Sums { at, stride: PANEL, fresh: false, next: at });
             if pass.last {
                 out.rows(rows.clone(), pass.columns.clone(), sums);
             }

@@ -178,13 +178,6 @@ pub fn prefetch(values: &[f32]) {
     }
 }
 
-/// Asks for the cache lines of one row of a panel.
-pub(in crate::kernels) fn prefetch_panel(at: *const f32) {
-    for line in (0..PANEL).step_by(16) {
-        prefetch_line(at.wrapping_add(line));
-    }
-}
-
 #[inline]
 fn prefetch_line(at: *const f32) {
     #[cfg(target_arch = "x86_64")]

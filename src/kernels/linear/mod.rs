@@ -43,6 +43,8 @@ pub(in crate::kernels) struct Sums {
     pub stride: usize,
     /// Whether sums start from zero; else from the values that are there.
     pub fresh: bool,
+    /// First sum of the row block that follows, whose rows are as far apart and are prefetched meanwhile; `at` when there is none.
+    pub next: *const f32,
 }
 
 impl Sums {

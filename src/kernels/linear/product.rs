@@ -106,7 +106,8 @@ fn multiply(
     } else {
         Ahead { at: next.as_ptr(), step: 0 }
     };
-    let out = Sums { at: sums.0.as_mut_ptr(), stride: PANEL, fresh: true };
+    let at = sums.0.as_mut_ptr();
+    let out = Sums { at, stride: PANEL, fresh: true, next: at };
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
     // `sums` holds at least `rows × PANEL` values, and the instruction set was detected before an `Isa` was handed out.
     unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead) }

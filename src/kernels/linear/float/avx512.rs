@@ -22,6 +22,10 @@ pub(super) fn kernel(layout: Layout, rows: usize, bf16: bool) -> Kernel {
 /// Row blocks of at most so many rows run at the speed of memory, which hardware prefetching reaches by itself.
 const FEW_ROWS: usize = 4;
 
+/// So many steps before its end a kernel of many rows asks for the lines that sums go to: what streams through the first-level cache meanwhile
+/// pushes out what was there at its start.
+const STEPS_BEFORE_SUMS: usize = 24;
+
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
 /// `out` addresses `R` rows of `PANEL` values.
@@ -32,11 +36,16 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
     // SAFETY: `out` addresses `R` rows.
     let mut sums = unsafe { load::<R>(&out) };
     let mut ahead = ahead;
+    let mut next = Rows::<R>::after(&out, steps, every);
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..steps {
         if R > FEW_ROWS && i % every == 0 {
             fetch(&mut ahead);
+            next.fetch();
+        }
+        if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
+            expect::<R>(&out);
         }
         // SAFETY: `w` walks the `steps` rows of the panel, `v` the block of `steps × R` words.
         unsafe {
@@ -80,12 +89,18 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
 unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
     // SAFETY: `out` addresses `R` rows.
     let mut sums = unsafe { load::<R>(&out) };
+    let (steps, every) = (k.div_ceil(2), AHEAD_INPUTS / 2);
     let mut ahead = ahead;
+    let mut next = Rows::<R>::after(&out, steps, every);
     let mut w = panel;
     let mut v = x.cast::<f32>();
-    for i in 0..k.div_ceil(2) {
-        if R > FEW_ROWS && i % (AHEAD_INPUTS / 2) == 0 {
+    for i in 0..steps {
+        if R > FEW_ROWS && i % every == 0 {
             fetch(&mut ahead);
+            next.fetch();
+        }
+        if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
+            expect::<R>(&out);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
         unsafe {
@@ -110,6 +125,44 @@ fn fetch(ahead: &mut Ahead) {
     _mm_prefetch::<_MM_HINT_T1>(ahead.at.cast());
     _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64).cast());
     ahead.at = ahead.at.wrapping_add(ahead.step);
+}
+
+/// The sums of the row block that follows, prefetched a few rows at a time: all at once they would hold up what streams through the caches.
+struct Rows<const R: usize> {
+    at: *const f32,
+    stride: usize,
+    left: usize,
+    at_a_time: usize,
+}
+
+impl<const R: usize> Rows<R> {
+    /// For a kernel of `steps` steps that prefetches at each `every`th.
+    #[inline]
+    fn after(out: &Sums, steps: usize, every: usize) -> Self {
+        let at_a_time = R.div_ceil(steps.div_ceil(every).max(1));
+        Rows { at: out.next, stride: out.stride, left: R, at_a_time }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn fetch(&mut self) {
+        for _ in 0..self.at_a_time.min(self.left) {
+            _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
+            _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(16).cast());
+            self.at = self.at.wrapping_add(self.stride);
+            self.left -= 1;
+        }
+    }
+}
+
+/// Prefetches the lines that sums go to.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn expect<const R: usize>(out: &Sums) {
+    for r in 0..R {
+        _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 0).cast());
+        _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 16).cast());
+    }
 }
 
 #[inline]
