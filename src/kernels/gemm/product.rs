@@ -61,34 +61,30 @@ impl<'a> Gemm<'a> {
         4 * self.shape.word().count(chunk * self.shape.chunk()) * self.shape.shared_lines()
     }
 
-    /// Packing tiles of a chunk, and row blocks or panels in each.
+    /// Row blocks or panels of the shared operand, and packing tiles of a chunk.
     fn pack_grid(&self) -> (usize, usize) {
         let of = match self.shape.shared {
             Shared::A => self.blocks(),
             Shared::B => self.shape.panels(),
         };
         let group = (of / TILES).clamp(1, PACK_GROUP);
-        (of.div_ceil(group), group)
+        (of, even_tiles(of, group))
     }
 
     /// Row blocks or panels of packing tile `tile` of a chunk.
     fn packed_by(&self, tile: usize) -> Range<usize> {
-        let (_, group) = self.pack_grid();
-        let of = match self.shape.shared {
-            Shared::A => self.blocks(),
-            Shared::B => self.shape.panels(),
-        };
-        of.min(tile * group)..of.min((tile + 1) * group)
+        let (of, tiles) = self.pack_grid();
+        share(tile, tiles, of)
     }
 
     /// Tiles of the packing of the shared operand.
     pub fn pack_tiles(&self) -> usize {
-        self.pack_grid().0 * self.shape.chunks()
+        self.pack_grid().1 * self.shape.chunks()
     }
 
     /// Chunk of packing tile `tile`, and the tile's number in it.
     fn pack_part(&self, tile: usize) -> (usize, usize) {
-        let tiles = self.pack_grid().0.max(1);
+        let tiles = self.pack_grid().1.max(1);
         (tile / tiles, tile % tiles)
     }
 
@@ -142,34 +138,41 @@ impl<'a> Gemm<'a> {
         panel * PANEL..self.shape.n.min((panel + 1) * PANEL)
     }
 
-    /// Row blocks and panels of a tile.
+    /// Tiles side by side in the rows and in the columns of C.
     fn grid(&self) -> (usize, usize) {
-        let blocks = self.blocks();
-        let per_tile = self.shape.tile_rows() / float::block_rows(self.isa);
-        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(per_tile).max(1)).max(1);
-        let panels_per_tile = match self.shape.shared {
-            Shared::A => self.shape.packed_panels(),
-            // As many as possible, since each tile packs its row blocks, but enough tiles for all workers.
+        let (blocks, panels) = (self.blocks(), self.shape.panels());
+        let most_blocks = (self.shape.tile_rows() / float::block_rows(self.isa)).max(1);
+        match self.shape.shared {
+            Shared::A => (blocks.div_ceil(most_blocks), panels.div_ceil(self.shape.packed_panels())),
+            // Each tile packs its row blocks: as few tiles across as leave enough for all workers.
             Shared::B => {
-                let down = blocks.div_ceil(blocks_per_tile).max(1);
-                self.shape.panels().div_ceil(TILES.div_ceil(down)).max(1)
+                let down = even_tiles(blocks, most_blocks);
+                (down, panels.min(TILES.div_ceil(down.max(1))))
             }
-        };
-        (blocks_per_tile, panels_per_tile)
+        }
     }
 
     /// Tiles of the product. They cover elements of C, never a part of a sum.
     pub fn tiles(&self) -> usize {
-        let (blocks, panels) = self.grid();
-        self.blocks().div_ceil(blocks) * self.shape.panels().div_ceil(panels)
+        let (down, across) = self.grid();
+        down * across
     }
 
-    /// Row blocks and panels of tile `tile`; those of neighbouring tiles lie in different panels.
+    /// Row blocks and panels of tile `tile`, none past the last; those of neighbouring tiles lie in different panels.
     pub(super) fn parts(&self, tile: usize) -> (Range<usize>, Range<usize>) {
-        let (blocks_per_tile, panels_per_tile) = self.grid();
-        let across = self.shape.panels().div_ceil(panels_per_tile).max(1);
-        let part = |i: usize, size: usize, of: usize| of.min(i * size)..of.min((i + 1) * size);
-        let blocks = part(tile / across, blocks_per_tile, self.blocks());
-        (blocks, part(tile % across, panels_per_tile, self.shape.panels()))
+        let (down, across) = self.grid();
+        let column = tile % across.max(1);
+        (share(tile / across.max(1), down, self.blocks()), share(column, across, self.shape.panels()))
     }
+}
+
+/// Tiles of at most `most` of `of` things. Tiles that differ by one thing at most and come in fours leave no worker idle for long.
+fn even_tiles(of: usize, most: usize) -> usize {
+    of.div_ceil(most).next_multiple_of(4).min(of)
+}
+
+/// The things of tile `tile`, which are nearly as many as those of any other of `tiles` tiles; none past the last.
+fn share(tile: usize, tiles: usize, of: usize) -> Range<usize> {
+    let start = |tile: usize| (tile.min(tiles) * of) / tiles.max(1);
+    start(tile)..start(tile + 1)
 }

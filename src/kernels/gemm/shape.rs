@@ -49,7 +49,7 @@ pub(super) const TILES: usize = 8;
 /// Most bytes of packed row blocks that stay in the second-level cache while panels pass by, to leave room for those.
 pub(super) const RESIDENT_BYTES: usize = 448 << 10;
 /// Most bytes of row blocks that a tile packs for itself.
-pub(super) const TILE_BYTES: usize = 256 << 10;
+pub(super) const TILE_BYTES: usize = 288 << 10;
 
 impl Shape {
     pub(super) fn word(&self) -> Word {

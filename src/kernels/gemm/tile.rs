@@ -4,7 +4,7 @@
 use super::operand::Walk;
 use super::product::Gemm;
 use super::shape::{Precision, RESIDENT_BYTES, Shared};
-use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, Layout, PANEL, Sums, epilogue, float};
+use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, Layout, PANEL, Sums, float};
 use std::ops::Range;
 
 /// What the row blocks of a tile have in common while one panel passes by them.
