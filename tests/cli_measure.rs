@@ -339,6 +339,14 @@ fn bench_prints_one_object_a_line() {
     for key in ["what", "model", "dtype", "threads", "rows", "best", "median", "unit", "percent_of_limit"] {
         assert!(!decode[key].is_null(), "{key} is missing from {decode}");
     }
+    // Every matrix, in bf16, is read once a token: 12 · C² values of each of 5 layers of 192 channels, and the head. A value of 2 bytes
+    // is multiplied and added.
+    let per_token = (2 * (5 * 12 * 192 * 192 + 256 * 192)) as f64;
+    let bytes = 1e9 * decode["gb_per_second"].as_f64().expect("a rate") / decode["best"].as_f64().expect("a rate");
+    assert!(bytes > per_token && bytes < 1.2 * per_token, "{bytes} B a token: {decode}");
+    let prefill = &objects(&format!("--what prefill --model {model} --rows 64"))[0];
+    let flops = 1e9 * prefill["gflops"].as_f64().expect("a rate") / prefill["best"].as_f64().expect("a rate");
+    assert!(flops > 0.8 * per_token && flops < 1.2 * per_token, "{flops} operations a token: {prefill}");
     assert!(decode["best"].as_f64() > Some(0.0) && decode["percent_of_limit"].as_f64() > Some(0.0), "{decode}");
     let disturbed = objects(&format!("--what disturbed --model {model} --rows 64"));
     assert_eq!(disturbed.len(), 4);

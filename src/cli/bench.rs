@@ -88,19 +88,28 @@ struct Measured<'a> {
     median: f64,
     unit: &'a str,
     percent_of_limit: f64,
+    /// Bytes and operations a second, of a model's runs.
+    rates: Option<(f64, f64)>,
 }
 
 fn print(args: &BenchArgs, threads: usize, m: &Measured) {
     let round = |x: f64| (x * 1000.0).round() / 1000.0;
     if args.json {
-        let object = json!({
+        let mut object = json!({
             "what": m.what, "model": m.model, "dtype": m.dtype, "threads": threads, "rows": m.rows,
             "best": round(m.best), "median": round(m.median), "unit": m.unit, "percent_of_limit": round(m.percent_of_limit),
         });
+        if let Some((bytes, flops)) = m.rates {
+            object["gb_per_second"] = json!(round(bytes / 1e9));
+            object["gflops"] = json!(round(flops / 1e9));
+        }
         line(&object.to_string());
     } else {
+        let rates = m.rates.map_or_else(String::new, |(bytes, flops)| {
+            format!("  {:>6.2} GB/s {:>7.1} GFLOP/s", bytes / 1e9, flops / 1e9)
+        });
         line(&format!(
-            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}  {:>5.1} % of the limit",
+            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}{rates}  {:>5.1} % of the limit",
             m.what, m.model, m.dtype, m.best, m.unit, m.median, m.percent_of_limit
         ));
     }
@@ -160,7 +169,17 @@ fn roofline(args: &BenchArgs, threads: usize) {
         print(
             args,
             threads,
-            &Measured { what, model: "machine", dtype: "f32", rows: 0, best, median, unit, percent_of_limit },
+            &Measured {
+                what,
+                model: "machine",
+                dtype: "f32",
+                rows: 0,
+                best,
+                median,
+                unit,
+                percent_of_limit,
+                rates: None,
+            },
         );
     };
     show("read bandwidth", "GB/s", repeat(&mut || streams.read_bandwidth(isa, threads)));
@@ -188,6 +207,7 @@ fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<
         median: speed.median,
         unit: "tokens/s",
         percent_of_limit: speed.percent_of_limit,
+        rates: Some((speed.bytes_per_second, speed.flops_per_second)),
     };
     print(args, threads, &m);
     Ok(())
@@ -208,6 +228,7 @@ fn disturbed(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
                 median: slow.median,
                 unit: "× time",
                 percent_of_limit: 100.0 * slow.median / MOST_SLOWDOWN,
+                rates: None,
             };
             print(args, slow.threads, &m);
         }

@@ -74,12 +74,44 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.bytes());
 }
 
-/// Writes a file: architecture, integers and fractions among its metadata, tensors of pseudo-random values. Norms' weights are one.
+/// A tokenizer whose tokens are the 256 bytes, as GPT-2 writes them in characters, and one that ends a text: how many values, and they.
+fn byte_tokenizer() -> (u64, Vec<u8>) {
+    let (mut out, mut hidden) = (Vec::new(), 256..);
+    let mut tokens: Vec<String> = (0..256u32)
+        .map(|byte| match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte,
+            _ => hidden.next().expect("there are more"),
+        })
+        .map(|code| char::from_u32(code).expect("a character").to_string())
+        .collect();
+    tokens.push("<|end|>".into());
+    for (key, value) in [("model", "gpt2"), ("pre", "gpt-2")] {
+        text(&mut out, &format!("tokenizer.ggml.{key}"));
+        out.extend(8u32.to_le_bytes());
+        text(&mut out, value);
+    }
+    let array = |out: &mut Vec<u8>, key: &str, kind: u32| {
+        text(out, &format!("tokenizer.ggml.{key}"));
+        out.extend(9u32.to_le_bytes().into_iter().chain(kind.to_le_bytes()));
+        out.extend((tokens.len() as u64).to_le_bytes());
+    };
+    array(&mut out, "tokens", 8);
+    tokens.iter().for_each(|token| text(&mut out, token));
+    array(&mut out, "token_type", 5);
+    (0..tokens.len()).for_each(|i| out.extend(if i < 256 { 1i32 } else { 3 }.to_le_bytes()));
+    text(&mut out, "tokenizer.ggml.eos_token_id");
+    out.extend(4u32.to_le_bytes().into_iter().chain(256u32.to_le_bytes()));
+    (5, out)
+}
+
+/// Writes a file: architecture, integers and fractions among its metadata, tensors of pseudo-random values. Norms' weights are one. A
+/// vocabulary of 257 gets a tokenizer.
 pub fn write(path: &Path, architecture: &str, integers: &[(&str, u32)], fractions: &[(&str, f32)], tensors: &[Tensor]) {
+    let tokenizer = (tensors[0].1[0] == 257).then(byte_tokenizer).unwrap_or_default();
     let (mut head, mut body, mut random) = (b"GGUF".to_vec(), Vec::new(), Random(0x2545_f491_4f6c_dd1d));
     head.extend(3u32.to_le_bytes());
     head.extend((tensors.len() as u64).to_le_bytes());
-    head.extend((1 + integers.len() as u64 + fractions.len() as u64).to_le_bytes());
+    head.extend((1 + tokenizer.0 + integers.len() as u64 + fractions.len() as u64).to_le_bytes());
     text(&mut head, "general.architecture");
     head.extend(8u32.to_le_bytes());
     text(&mut head, architecture);
@@ -91,6 +123,7 @@ pub fn write(path: &Path, architecture: &str, integers: &[(&str, u32)], fraction
         text(&mut head, &format!("{architecture}.{key}"));
         head.extend(6u32.to_le_bytes().into_iter().chain(value.to_le_bytes()));
     }
+    head.extend(tokenizer.1);
     for (name, dims, dtype) in tensors {
         text(&mut head, name);
         head.extend((dims.len() as u32).to_le_bytes());
@@ -113,9 +146,9 @@ pub fn write(path: &Path, architecture: &str, integers: &[(&str, u32)], fraction
 /// The types that stay as they are in memory.
 pub const KEPT: [DType; 7] = [DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q4K, DType::Q6K];
 
-/// A Llama of two layers, with every type of [`KEPT`] among its matrices.
+/// A Llama of two layers over bytes, with every type of [`KEPT`] among its matrices.
 pub fn mixed_llama(path: &Path) {
-    let (vocabulary, channels, kept, inner) = (96, 256, 128, 512);
+    let (vocabulary, channels, kept, inner) = (257, 256, 128, 512);
     let mut tensors: Vec<Tensor> = vec![("token_embd.weight".into(), vec![vocabulary, channels], DType::Q8_0)];
     for layer in 0..2 {
         let matrices = [

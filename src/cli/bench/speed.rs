@@ -37,6 +37,10 @@ pub struct Speed {
     pub best: f64,
     /// See `best`.
     pub median: f64,
+    /// Bytes of weights, keys and values that the best run read a second.
+    pub bytes_per_second: f64,
+    /// Operations of products and attention that it did a second.
+    pub flops_per_second: f64,
     /// The best run in percent of the limit: the arithmetic peak for prefill; for decode the bandwidth at which the weights themselves are
     /// read by a plain sum over them.
     pub percent_of_limit: f64,
@@ -156,16 +160,24 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
     }
     rates.remove(0);
     let (best, median) = best_and_median(rates);
-    let per_token = match work {
-        Work::Prefill(rows) => flops(&plan, rows) / rows as f64,
-        Work::Decode(rows) => (bytes_per_token(&plan, &store) + kept_bytes(&plan, rows + DECODE_TOKENS / 2)) as f64,
+    let (bytes, flops) = match work {
+        Work::Prefill(rows) => {
+            (bytes_per_call(&plan, &store) as f64 / rows as f64, flops(&plan, rows, rows) / rows as f64)
+        }
+        Work::Decode(rows) => {
+            let position = rows + DECODE_TOKENS / 2;
+            ((bytes_per_call(&plan, &store) + kept_bytes(&plan, position)) as f64, flops(&plan, 1, 2 * position + 1))
+        }
     };
-    let percent_of_limit = 100.0 * best * per_token / limit;
-    Ok(Speed { rows: work.rows(), dtype, weights: store.bytes().len(), best, median, percent_of_limit })
+    let (bytes_per_second, flops_per_second) = (best * bytes, best * flops);
+    let reached = if let Work::Decode(_) = work { bytes_per_second } else { flops_per_second };
+    let percent_of_limit = 100.0 * reached / limit;
+    let (rows, weights) = (work.rows(), store.bytes().len());
+    Ok(Speed { rows, dtype, weights, best, median, bytes_per_second, flops_per_second, percent_of_limit })
 }
 
-/// Weight bytes that one decoded token reads: every matrix that is multiplied by.
-fn bytes_per_token(plan: &Plan, store: &ParamStore) -> usize {
+/// Weight bytes that one call reads: every matrix that is multiplied by.
+fn bytes_per_call(plan: &Plan, store: &ParamStore) -> usize {
     let multiplied = |name: &str| {
         let reads = |n: &Node| n.op == "linear" && n.operands.iter().any(|&t| plan.graph.tensor(t).name == name);
         plan.graph.nodes.iter().any(reads)
@@ -179,12 +191,13 @@ fn kept_bytes(plan: &Plan, position: usize) -> usize {
     kept.map(|t| t.ty.dtype.block_bytes() * t.ty.shape.elements() * (position + 1)).sum()
 }
 
-/// Arithmetic of a call of `rows` rows from the first on, of which one is wanted.
-fn flops(plan: &Plan, rows: usize) -> f64 {
+/// Arithmetic of a call of `rows` rows, of which one is wanted. `span` is the sum of the first and the last row's number of keys, less
+/// one: their mean counts for attention.
+fn flops(plan: &Plan, rows: usize, span: usize) -> f64 {
     let cost = |node: &Node| {
         let op = ops::find(&node.op).expect("the plan was verified");
         let live = if node.space == RowSpace::Wanted { 1 } else { rows };
-        op.cost(&ops::build::signature(&plan.graph, node), live, rows).flops
+        op.cost(&ops::build::signature(&plan.graph, node), live, span).flops
     };
     plan.graph.nodes.iter().filter(|n| n.op == "linear" || n.op == "causal_attention").map(cost).sum()
 }
