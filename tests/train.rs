@@ -150,6 +150,27 @@ fn any_number_of_threads_gives_the_same_model_which_runs_and_finetunes() {
 }
 
 #[test]
+fn bf16_products_follow_the_loss_curve_of_f32_over_500_steps() {
+    let place = Place::new();
+    let text =
+        [include_str!("../LICENSE-APACHE"), include_str!("../README.md"), include_str!("../graph-specs/README.md")];
+    std::fs::write(place.path("words.txt"), text.concat()).expect("written");
+    let curve = |precision: &str| -> Vec<f64> {
+        let model = "--model gpt2 --set V=256 --set C=64 --set H=4 --set L=2 --context 64 --batch 8 --data words.txt";
+        let run = "--steps 500 --lr 1e-3 --log-every 1 --eval-every 500 --eval-windows 1 --sample-every 0";
+        let options: Vec<&str> = model.split(' ').chain(run.split(' ')).chain(["--precision", precision]).collect();
+        succeeded(place.train(precision, &options));
+        let log = Log::read(&place.path(precision).join("log.jsonl")).expect("a log");
+        log.into_iter().filter_map(|record| record.loss).collect()
+    };
+    let (exact, rounded) = (curve("f32"), curve("bf16"));
+    assert!(exact.len() == 500 && exact[499] < 0.6 * exact[0], "{} and {}", exact[0], exact[499]);
+    let off = exact.iter().zip(&rounded).map(|(f32, bf16)| (bf16 / f32 - 1.0).abs()).fold(0.0, f64::max);
+    eprintln!("losses in bf16 are off by at most {:.3} %", 100.0 * off);
+    assert!(off < 0.01 && rounded != exact, "off by {off}");
+}
+
+#[test]
 fn token_files_train_models_without_a_tokenizer() {
     let place = Place::new();
     for (name, count) in [("train.bin", 500), ("val.bin", 100)] {
