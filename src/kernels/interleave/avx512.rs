@@ -32,9 +32,6 @@ pub unsafe fn spread(bf16: bool, word: Word, stored: &View<f32>, blocks: &[Block
     }
 }
 
-/// How many words ahead of their use rows are prefetched: stored rows lie far apart.
-const ROWS_AHEAD: usize = 8;
-
 /// Defines an interleaving whose words take `$values` values, made of (up to) 16 words by `$load(row pointer, values left)`.
 macro_rules! define {
     ($name:ident, $features:literal, $values:literal, $load:ident) => {
@@ -80,6 +77,10 @@ define!(interleave_f32, "avx512f,avx512bw,avx512vl", 1, load_f32);
 define!(interleave_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, load_native);
 define!(interleave_rounded, "avx512f,avx512bw,avx512vl", 2, load_rounded);
 
+/// Rows that go to one block before the next has its turn: blocks, like rows, are far apart, often by a multiple of what the first-level cache is
+/// wide, so that lines of many push each other out.
+const ROWS_AT_A_TIME: usize = 4;
+
 /// Defines a spreading whose words take `$rows` rows, with the given conversion of (up to) 16 values of each to words.
 macro_rules! define_spreading {
     ($name:ident, $features:literal, $rows:literal, $convert:ident) => {
@@ -87,25 +88,39 @@ macro_rules! define_spreading {
         unsafe fn $name(stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
             let (k, width) = (stored.rows(), stored.width());
             let words = k.div_ceil($rows);
-            for w in 0..words {
-                for row in $rows * (w + ROWS_AHEAD)..k.min($rows * (w + ROWS_AHEAD + 1)) {
-                    let at = stored.row_ptr(row);
-                    for column in (0..width).step_by(16) {
-                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(column).cast());
-                    }
-                }
-                let early = stored.row_ptr($rows * w);
-                let late = ($rows == 2 && 2 * w + 1 < k).then(|| stored.row_ptr(2 * w + 1));
+            for start in (0..words).step_by(ROWS_AT_A_TIME / $rows) {
+                let group = start..words.min(start + ROWS_AT_A_TIME / $rows);
+                // Rows to prefetch.
+                let ahead = $rows * group.end + ROWS_AT_A_TIME;
+                let ahead = k.min(ahead)..k.min(ahead + ROWS_AT_A_TIME);
                 for &Block { first, count } in blocks {
                     let end = width.min(first + count);
-                    let dst = dst.wrapping_add(first * words + w * count);
+                    let block = dst.wrapping_add(first * words);
                     for i in (first..end).step_by(16) {
-                        let lanes = mask(end - i);
-                        // SAFETY: the mask keeps reads inside the rows and the write inside the block.
-                        unsafe {
-                            let low = _mm512_maskz_loadu_ps(lanes, early.add(i));
-                            let high = late.map(|late| _mm512_maskz_loadu_ps(lanes, late.add(i)));
-                            _mm512_mask_storeu_epi32(dst.wrapping_add(i - first).cast(), lanes, $convert(low, high));
+                        for row in ahead.clone() {
+                            _mm_prefetch::<_MM_HINT_T0>(stored.row_ptr(row).wrapping_add(i).cast());
+                        }
+                        for w in group.clone() {
+                            let early = stored.row_ptr($rows * w);
+                            let late = ($rows == 2 && 2 * w + 1 < k).then(|| stored.row_ptr(2 * w + 1));
+                            let at = w * count + (i - first);
+                            // A plain (faster) store may run into the places of words that are written later.
+                            if i + 16 <= width && end == first + count && at + 16 <= words * count {
+                                // SAFETY: 16 values are left in the rows, and as many places in the block.
+                                unsafe {
+                                    let low = _mm512_loadu_ps(early.add(i));
+                                    let high = late.map(|late| _mm512_loadu_ps(late.add(i)));
+                                    _mm512_storeu_epi32(block.add(at).cast(), $convert(low, high));
+                                }
+                                continue;
+                            }
+                            let lanes = mask(end - i);
+                            // SAFETY: the mask keeps reads inside the rows and the write inside the block.
+                            unsafe {
+                                let low = _mm512_maskz_loadu_ps(lanes, early.add(i));
+                                let high = late.map(|late| _mm512_maskz_loadu_ps(lanes, late.add(i)));
+                                _mm512_mask_storeu_epi32(block.wrapping_add(at).cast(), lanes, $convert(low, high));
+                            }
                         }
                     }
                 }
@@ -180,15 +195,23 @@ fn whole(values: __m512, _: Option<__m512>) -> __m512i {
 
 /// Pairs of values rounded to bf16; zero where there is no late value.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn pair_native(early: __m512, late: Option<__m512>) -> __m512i {
     // SAFETY: both types are 64 bytes without invalid values.
     let both = unsafe {
         std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(late.unwrap_or(_mm512_setzero_ps()), early))
     };
-    let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
-    let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(both));
-    _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+    // Place 2 i takes value i, place 2 i + 1 value 16 + i.
+    let places = _mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(0x0010_0000));
+    _mm512_permutexvar_epi16(places, both)
+}
+
+/// In both halves of word `i`: `i`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lane_numbers() -> __m512i {
+    let numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    _mm512_or_si512(numbers, _mm512_slli_epi32::<16>(numbers))
 }
 
 /// As [`pair_native`].
