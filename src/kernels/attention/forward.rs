@@ -2,19 +2,23 @@
 #![allow(unsafe_code)]
 
 use super::online_softmax::State;
+use super::pairs::{keep_early, narrow_row, transpose_pairs, zip_rows};
 use super::tile::{
     Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, copy_row, direct_scores, padded, row_pointers,
     transpose_tile,
 };
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
-use crate::kernels::vector::{Kernel, Simd, dispatch};
+use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
 use crate::kernels::view::{View, ViewMut};
 
 /// Floats of scratch that [`attention_forward`] needs for up to `rows` query rows of `group` heads.
 pub const fn attention_forward_scratch(rows: usize, group: usize, head_dim: usize) -> usize {
     let vectors = rows * group;
-    vectors * (head_dim + padded(head_dim) + PAD + 1) + KEY_TILE * (head_dim + padded(head_dim)) + SPAN * KEY_TILE
+    vectors * (head_dim + padded(head_dim) + PAD + 1)
+        + KEY_TILE * (head_dim + padded(head_dim))
+        + SPAN * KEY_TILE
+        + padded(head_dim)
 }
 
 /// What [`attention_forward_heads`] reads.
@@ -67,7 +71,8 @@ pub fn attention_forward_heads<E: Stored>(
     assert!(keys_needed <= keys.rows() && keys_needed <= values.rows(), "attention to {keys_needed} keys");
     let needed = attention_forward_scratch(rows, kv_heads * group, d);
     assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
-    dispatch(isa, Forward { input, out, log_sum_exp, scratch, kv_heads, group, keys_needed });
+    let kernel = Forward { input, out, log_sum_exp, scratch, kv_heads, group, keys_needed };
+    if E::IS_BF16 { dispatch_pairs(isa, kernel) } else { dispatch(isa, kernel) }
 }
 
 /// [`attention_forward_heads`] over one key-value head: `keys` and `values` are as wide as a head.
@@ -116,7 +121,7 @@ struct Tile<'a, E> {
     direct: bool,
     keys: [*const E; KEY_TILE],
     count: usize,
-    /// Value rows as f32, padded to whole vectors.
+    /// Value rows as f32 or in pairs, padded to whole vectors.
     values: *const f32,
     value_stride: usize,
     ahead: Ahead<'a, E>,
@@ -169,9 +174,11 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             keys: take(d * KEY_TILE),
             values: take(KEY_TILE * padded(d)),
             scores: take(SPAN * KEY_TILE),
+            last: take(padded(d)),
             o: take(n * padded(d)),
             sums: take(n * PAD),
             q: take(n * d),
+            q_row: if E::IS_BF16 { d.div_ceil(2) } else { d },
             maxima: take(n),
         }
     }
@@ -180,19 +187,20 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     #[inline(always)]
     unsafe fn load_queries<S: Simd>(&self, s: S, state: State) {
         let (d, rows) = (self.input.head_dim, self.input.positions.len());
-        let (len, scale) = (self.group * d, s.splat(self.input.scale));
+        let scale = self.input.scale * std::f32::consts::LOG2_E;
         let n = rows * self.group * self.kv_heads;
         // SAFETY: the state holds n vectors; a query row holds kv_heads · group · d elements.
         unsafe {
             for row in 0..rows {
                 for head in 0..self.kv_heads {
-                    let src = self.input.q.row_ptr(row).add(head * len);
-                    let dst = state.q.add((head * rows + row) * len);
-                    let mut i = 0;
-                    while i < len {
-                        let count = S::LANES.min(len - i);
-                        s.store_partial(dst.add(i), s.mul(s.load_partial(src.add(i), count), scale), count);
-                        i += count;
+                    for i in 0..self.group {
+                        let src = self.input.q.row_ptr(row).add((head * self.group + i) * d);
+                        let dst = state.q.add(((head * rows + row) * self.group + i) * state.q_row);
+                        if E::IS_BF16 {
+                            narrow_row(s, src, d, scale, dst);
+                        } else {
+                            scale_row(s, src, d, scale, dst);
+                        }
                     }
                 }
             }
@@ -221,7 +229,8 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         next: &'a TileRows<E>,
     ) -> Tile<'a, E> {
         let (d, column) = (self.input.head_dim, head * self.input.head_dim);
-        let direct = self.input.positions.len() * self.group <= BLOCK_ROWS;
+        let whole_words = !E::IS_BF16 || d.is_multiple_of(2);
+        let direct = self.input.positions.len() * self.group <= BLOCK_ROWS && whole_words;
         let direct_values = direct && E::IS_F32 && self.input.values.is_contiguous() && d.is_multiple_of(PAD);
         let keys = rows.keys.map(|p| p.wrapping_add(column));
         let mut tile = Tile {
@@ -243,9 +252,17 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             } else {
                 let next_rows = [&next.keys[..next.count], &next.values[..next.count]];
                 tile.ahead = Ahead { rows: next_rows, column, width: d };
-                transpose_tile(s, &keys[..rows.count], d, state.keys);
+                if E::IS_BF16 {
+                    transpose_pairs(s, &keys.map(<*const E>::cast)[..rows.count], d, state.keys);
+                } else {
+                    transpose_tile(s, &keys[..rows.count], d, state.keys);
+                }
             }
-            if !direct_values {
+            if E::IS_BF16 {
+                let values = rows.values.map(|p| p.wrapping_add(column).cast());
+                zip_rows(s, &values[..rows.count], d, state.values);
+                (tile.values, tile.value_stride) = (state.values.cast_const(), padded(d));
+            } else if !direct_values {
                 for (i, &row) in rows.values[..rows.count].iter().enumerate() {
                     copy_row(s, row.add(column), d, 1.0, state.values.add(i * padded(d)));
                 }
@@ -271,24 +288,33 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         unsafe {
             if tile.direct {
                 let most = most(limits);
-                let rows = &tile.keys[..most.min(tile.count)];
-                match n {
-                    1 => direct_scores::<S, E, 1>(s, rows, &tile.ahead, d, state.q, state.scores),
-                    2 => direct_scores::<S, E, 2>(s, rows, &tile.ahead, d, state.q, state.scores),
-                    3 => direct_scores::<S, E, 3>(s, rows, &tile.ahead, d, state.q, state.scores),
-                    _ => direct_scores::<S, E, 4>(s, rows, &tile.ahead, d, state.q, state.scores),
+                let count = most.min(tile.count);
+                if E::IS_BF16 {
+                    let words = tile.keys.map(<*const E>::cast::<f32>);
+                    scores_of_few::<S, f32, E, true>(s, &words[..count], tile, n, state);
+                } else {
+                    scores_of_few::<S, E, E, false>(s, &tile.keys[..count], tile, n, state);
                 }
             } else {
                 tile.ahead.fetch(s, v / SPAN, vectors.div_ceil(SPAN));
                 let (a, b, c) = (state.q, state.keys.cast_const(), state.scores);
-                let scores = Product { a, a_row: d, a_k: 1, b, b_k: KEY_TILE, c, c_row: KEY_TILE };
+                let scores = Product { a, a_row: state.q_row, a_k: 1, b, b_k: KEY_TILE, c, c_row: KEY_TILE };
                 for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
                     let width = most(limits).div_ceil(S::LANES);
-                    scores.after(block * BLOCK_ROWS).rows(s, limits.len(), width, (0, d), Start::Zero);
+                    let scores = scores.after(block * BLOCK_ROWS);
+                    if E::IS_BF16 {
+                        scores.pair_rows(s, limits.len(), width, (0, state.q_row), Start::Zero);
+                    } else {
+                        scores.rows(s, limits.len(), width, (0, d), Start::Zero);
+                    }
                 }
             }
             let mut factors = [1.0; SPAN];
-            state.softmax(s, limits, &mut factors);
+            if E::IS_BF16 {
+                state.softmax::<S, true>(s, limits, &mut factors);
+            } else {
+                state.softmax::<S, false>(s, limits, &mut factors);
+            }
             let (a, b, c) = (state.scores.cast_const(), tile.values, state.o);
             let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: tile.value_stride, c, c_row: padded(d) };
             let width = padded(d) / S::LANES;
@@ -296,7 +322,15 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let first = block * BLOCK_ROWS;
                 let sums = sums.after(first);
                 let least = limits.iter().copied().fold(KEY_TILE, usize::min);
-                sums.rows(s, limits.len(), width, (0, least), Start::Scaled(factors[first..].as_ptr()));
+                let start = Start::Scaled(factors[first..].as_ptr());
+                if E::IS_BF16 {
+                    sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
+                    for (i, &limit) in limits.iter().enumerate() {
+                        sum_last_pairs(s, state, sums.after(i), width, (least / 2, limit));
+                    }
+                    continue;
+                }
+                sums.rows(s, limits.len(), width, (0, least), start);
                 for (i, &limit) in limits.iter().enumerate() {
                     if limit > least {
                         sums.after(i).rows(s, 1, width, (least, limit), Start::Keep);
@@ -323,6 +357,58 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 }
             }
         }
+    }
+}
+
+/// Scores of up to [`BLOCK_ROWS`] vectors straight from the key rows.
+#[inline(always)]
+unsafe fn scores_of_few<S: Simd, W: Stored, E, const PAIRS: bool>(
+    s: S,
+    rows: &[*const W],
+    tile: &Tile<E>,
+    n: usize,
+    state: State,
+) {
+    let State { q, q_row, scores, .. } = state;
+    // SAFETY: rows of keys are as wide as a query; the state holds n vectors.
+    unsafe {
+        match n {
+            1 => direct_scores::<S, W, E, PAIRS, 1>(s, rows, &tile.ahead, q_row, q, scores),
+            2 => direct_scores::<S, W, E, PAIRS, 2>(s, rows, &tile.ahead, q_row, q, scores),
+            3 => direct_scores::<S, W, E, PAIRS, 3>(s, rows, &tile.ahead, q_row, q, scores),
+            _ => direct_scores::<S, W, E, PAIRS, 4>(s, rows, &tile.ahead, q_row, q, scores),
+        }
+    }
+}
+
+/// What is left of one row's sum over pairs of keys, from pair `from` to key `limit`. Of a pair that is cut the later values are not
+/// multiplied, not even by zero: they may be anything.
+#[inline(always)]
+unsafe fn sum_last_pairs<S: Simd>(s: S, state: State, sums: Product, width: usize, (from, limit): (usize, usize)) {
+    // SAFETY: the tile holds the pairs up to the limit, `last` a row.
+    unsafe {
+        if limit / 2 > from {
+            sums.pair_rows(s, 1, width, (from, limit / 2), Start::Keep);
+        }
+        if limit % 2 == 1 {
+            let at = limit / 2;
+            keep_early(sums.b.add(at * sums.b_k), width * S::LANES, state.last);
+            let last = Product { a: sums.a.add(at), b: state.last, ..sums };
+            last.pair_rows(s, 1, width, (0, 1), Start::Keep);
+        }
+    }
+}
+
+/// Writes `width` elements times `factor`.
+#[inline(always)]
+unsafe fn scale_row<S: Simd>(s: S, src: *const f32, width: usize, factor: f32, dst: *mut f32) {
+    let factor = s.splat(factor);
+    let mut i = 0;
+    while i < width {
+        let count = S::LANES.min(width - i);
+        // SAFETY: the caller vouches for `width` elements on either side.
+        unsafe { s.store_partial(dst.add(i), s.mul(s.load_partial(src.add(i), count), factor), count) };
+        i += count;
     }
 }
 

@@ -4,10 +4,14 @@
 //! group of one). Each score is one chain over the head's elements and each output one chain over ascending keys, so a row has the same
 //! bits alone or in any block. Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention
 //! (Dao et al., 2022).
+//!
+//! Over keys and values in bf16 the products are dot products of bf16 pairs with f32 sums: queries and probabilities are rounded to bf16, and
+//! the softmax stays in f32.
 
 mod backward;
 mod forward;
 mod online_softmax;
+mod pairs;
 mod tile;
 
 pub use backward::{AttentionPart, AttentionSaved, attention_backward, attention_backward_scratch};

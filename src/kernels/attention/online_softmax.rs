@@ -3,19 +3,20 @@
 
 use super::tile::{KEY_TILE, PAD, SPAN, padded};
 use crate::kernels::vector::Simd;
-use crate::kernels::vector::math::exp;
+use crate::kernels::vector::math::exp2_falling;
 
 /// The scratch of one forward call, cut up. A "vector" is one query head of one row; those of one key-value head lie together,
 /// by row and then by head.
 #[derive(Clone, Copy)]
 pub struct State {
-    /// Scaled queries: D per vector.
+    /// Scaled queries, in units of log 2: `q_row` words per vector.
     pub q: *mut f32,
+    pub q_row: usize,
     /// Running outputs: padded(D) per vector.
     pub o: *mut f32,
     /// Running sums of exponentials: PAD lanes per vector.
     pub sums: *mut f32,
-    /// Running maxima: one per vector.
+    /// Running maxima of the scores in units of log 2: one per vector.
     pub maxima: *mut f32,
     /// Transposed keys of the tile.
     pub keys: *mut f32,
@@ -23,6 +24,8 @@ pub struct State {
     pub values: *mut f32,
     /// Scores, then probabilities, of up to SPAN vectors.
     pub scores: *mut f32,
+    /// A row of values on its own: padded(D).
+    pub last: *mut f32,
 }
 
 impl State {
@@ -30,7 +33,7 @@ impl State {
     #[inline(always)]
     pub fn after(self, vectors: usize, d: usize) -> Self {
         State {
-            q: self.q.wrapping_add(vectors * d),
+            q: self.q.wrapping_add(vectors * self.q_row),
             o: self.o.wrapping_add(vectors * padded(d)),
             sums: self.sums.wrapping_add(vectors * PAD),
             maxima: self.maxima.wrapping_add(vectors),
@@ -38,13 +41,13 @@ impl State {
         }
     }
 
-    /// Turns the scores of some vectors into e^(score − maximum), 0 from each limit to the end of its vector, and updates maxima
-    /// and sums. `factors[i]` is what vector i's earlier results are to be multiplied by.
+    /// Turns the scores of some vectors into 2^(score − maximum), 0 from each limit to the end of its vector (with `PAIRS` as pairs of bf16
+    /// values), and updates maxima and sums. `factors[i]` is what vector i's earlier results are to be multiplied by.
     ///
     /// # Safety
     /// The state holds at least as many vectors as there are limits (at most SPAN, each at most KEY_TILE).
     #[inline(always)]
-    pub unsafe fn softmax<S: Simd>(self, s: S, limits: &[usize], factors: &mut [f32; SPAN]) {
+    pub unsafe fn softmax<S: Simd, const PAIRS: bool>(self, s: S, limits: &[usize], factors: &mut [f32; SPAN]) {
         let lowest = s.splat(f32::NEG_INFINITY);
         let mut maxima = [0.0; SPAN];
         // SAFETY: the scores hold SPAN rows of KEY_TILE; LANES divides KEY_TILE and SPAN and is at most PAD.
@@ -64,13 +67,13 @@ impl State {
                 }
                 let old = self.maxima.add(i);
                 maxima[i] = (*old).max(s.reduce_max(most));
-                // A vector with no key in this tile keeps its state: factor e^0.
+                // A vector with no key in this tile keeps its state: factor 2^0.
                 factors[i] = if limit == 0 { 0.0 } else { *old - maxima[i] };
                 *old = maxima[i];
             }
             for i in (0..limits.len()).step_by(S::LANES) {
                 let p = factors.as_mut_ptr().add(i);
-                s.store(p, exp(s, s.load(p)));
+                s.store(p, exp2_falling::<S, PAIRS>(s, s.load(p)));
             }
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
@@ -78,10 +81,21 @@ impl State {
                 let mut sum = s.splat(0.0);
                 let mut at = 0;
                 while at < limit {
-                    let p = exp(s, s.sub(s.load(row.add(at)), shift));
-                    s.store(row.add(at), p);
+                    let p = exp2_falling::<S, PAIRS>(s, s.sub(s.load(row.add(at)), shift));
                     sum = s.add(sum, p);
                     at += S::LANES;
+                    if !PAIRS {
+                        s.store(row.add(at - S::LANES), p);
+                        continue;
+                    }
+                    // Two vectors make one of pairs, which takes the place of what has been read.
+                    let mut late = s.splat(0.0);
+                    if at < limit {
+                        late = exp2_falling::<S, PAIRS>(s, s.sub(s.load(row.add(at)), shift));
+                        sum = s.add(sum, late);
+                    }
+                    at += S::LANES;
+                    s.store(row.add(at / 2 - S::LANES), s.narrow(p, late));
                 }
                 let total = self.sums.add(i * PAD);
                 s.store(total, s.fma(s.load(total), s.splat(factors[i]), sum));
@@ -104,7 +118,7 @@ impl State {
                 s.store_partial(dst.add(i), s.mul(s.load(self.o.add(i)), inverse), S::LANES.min(d - i));
                 i += S::LANES;
             }
-            *self.maxima + sum.ln()
+            self.maxima.read().mul_add(std::f32::consts::LN_2, sum.ln())
         }
     }
 }

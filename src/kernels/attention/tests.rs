@@ -41,15 +41,21 @@ impl Case {
         Case { d, group, t, q: values(t * group * d, 1), k: values(t * d, 2), v: values(t * d, 3) }
     }
 
+    fn run(&self, isa: Isa, positions: &[u32]) -> (Vec<f32>, Vec<f32>) {
+        self.run_as(isa, positions, |x| x)
+    }
+
     /// Rows `positions` in one call; keys and values are rows of a wider buffer whose other elements, and whose rows after the
     /// last position, are NaN.
-    fn run(&self, isa: Isa, positions: &[u32]) -> (Vec<f32>, Vec<f32>) {
+    fn run_as<E: Stored>(&self, isa: Isa, positions: &[u32], narrow: fn(f32) -> E) -> (Vec<f32>, Vec<f32>) {
         let (d, width, gap) = (self.d, self.group * self.d, 5);
         let known = positions.iter().max().map_or(0, |&p| p as usize + 1);
         let spread = |x: &[f32]| {
-            let mut wide = vec![f32::NAN; 1 + self.t * (d + gap)];
+            let mut wide = vec![narrow(f32::NAN); 1 + self.t * (d + gap)];
             for r in 0..known {
-                wide[1 + r * (d + gap)..][..d].copy_from_slice(&x[r * d..][..d]);
+                for j in 0..d {
+                    wide[1 + r * (d + gap) + j] = narrow(x[r * d + j]);
+                }
             }
             wide
         };
@@ -107,16 +113,22 @@ fn forward_matches_f64() {
 
 #[test]
 fn a_row_has_the_same_bits_in_any_block() {
+    same_bits_in_any_block(|x| x);
+    same_bits_in_any_block(half::f16::from_f32);
+    same_bits_in_any_block(half::bf16::from_f32);
+}
+
+fn same_bits_in_any_block<E: Stored>(narrow: fn(f32) -> E) {
     for isa in Isa::available() {
-        for (d, group) in [(64, 1), (64, 3), (20, 2)] {
+        for (d, group) in [(64, 1), (64, 3), (20, 2), (13, 1), (34, 5)] {
             let t = 150u32;
             let case = Case::new(d, group, t as usize);
             let all: Vec<u32> = (0..t).collect();
-            let (whole, whole_lse) = case.run(isa, &all);
+            let (whole, whole_lse) = case.run_as(isa, &all, narrow);
             let width = group * d;
             for rows in [vec![149], vec![0], vec![63, 64], (60..71).collect::<Vec<u32>>(), vec![140, 3, 64], vec![7; 6]]
             {
-                let (part, part_lse) = case.run(isa, &rows);
+                let (part, part_lse) = case.run_as(isa, &rows, narrow);
                 for (i, &r) in rows.iter().enumerate() {
                     let r = r as usize;
                     let same = part[i * width..][..width]
@@ -151,6 +163,72 @@ fn stored_half_precision_gives_the_bits_of_its_values_in_f32() {
             }
         }
     }
+    check(half::f16::from_f32);
+}
+
+/// Queries (after scaling) and probabilities are rounded to bf16, products and sums are not.
+#[test]
+fn pairs_of_bf16_match_f64() {
+    let round = |x: f32| half::bf16::from_f32(x).to_f32();
+    for isa in Isa::available() {
+        for (d, group, t) in [(64, 1, 130), (16, 3, 70), (80, 2, 65), (96, 1, 64), (13, 2, 90), (34, 1, 129), (1, 1, 5)]
+        {
+            let mut case = Case::new(d, group, t);
+            let positions: Vec<u32> = (0..t as u32).collect();
+            let (out, lse) = case.run_as(isa, &positions, half::bf16::from_f32);
+            let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+            case.q.iter_mut().for_each(|x| *x = round(*x * scale));
+            case.k.iter_mut().for_each(|x| *x = round(*x));
+            case.v.iter_mut().for_each(|x| *x = round(*x));
+            for row in 0..t {
+                for head in 0..group {
+                    let at = (row * group + head) * d;
+                    let (want, want_lse) =
+                        reference(&case.q[at..], &case.k, &case.v, d, row + 1, std::f64::consts::LN_2);
+                    for j in 0..d {
+                        // Half a unit in the last of eight bits of each probability, times the largest value.
+                        let got = f64::from(out[at + j]);
+                        assert!((got - want[j]).abs() < 1.5 / 512.0, "{isa:?} d {d} row {row}: {got} for {}", want[j]);
+                    }
+                    assert!((f64::from(lse[row * group + head]) - want_lse).abs() < 8e-6, "{isa:?} d {d} row {row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn instruction_sets_agree_on_pairs_of_bf16() {
+    let case = Case::new(64, 3, 200);
+    let positions: Vec<u32> = (0..200).collect();
+    let (want, _) = case.run_as(Isa::Portable, &positions, half::bf16::from_f32);
+    for isa in Isa::available() {
+        let (got, _) = case.run_as(isa, &positions, half::bf16::from_f32);
+        let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // A probability may fall on either side of a rounding boundary.
+        assert!(worst < 1e-3, "{isa:?}: {worst}");
+    }
+}
+
+/// Also where a value row after a position, but not after all of the call's, is not a number.
+#[test]
+fn later_rows_of_the_call_do_not_matter() {
+    fn check<E: Stored>(narrow: fn(f32) -> E) {
+        for isa in Isa::available() {
+            let (mut case, positions) = (Case::new(20, 2, 70), (0..70).collect::<Vec<u32>>());
+            let (clean, _) = case.run_as(isa, &positions, narrow);
+            for bad in [3, 24, 65] {
+                case.v[bad * case.d] = f32::NAN;
+                case.k[bad * case.d] = f32::INFINITY;
+                let (out, _) = case.run_as(isa, &positions, narrow);
+                let before = bad * case.d * case.group;
+                assert_eq!(out[..before], clean[..before], "{isa:?} row {bad}");
+                assert!(out[before].is_nan(), "{isa:?} row {bad}");
+                case = Case::new(20, 2, 70);
+            }
+        }
+    }
+    check(|x| x);
     check(half::f16::from_f32);
     check(half::bf16::from_f32);
 }

@@ -20,7 +20,7 @@ pub const fn padded(n: usize) -> usize {
     n.div_ceil(PAD) * PAD
 }
 
-/// C = A · B with strides in floats: A's element (row, k) is at `a + row · a_row + k · a_k`, row k of B at `b + k · b_k`, row
+/// C = A · B with strides in words (floats, or pairs of bf16): A's element (row, k) is at `a + row · a_row + k · a_k`, row k of B at `b + k · b_k`, row
 /// of C at `c + row · c_row`. Every element of C is one chain of fused multiply-adds over ascending k.
 #[derive(Clone, Copy)]
 pub struct Product {
@@ -47,7 +47,7 @@ pub enum Start {
 impl Product {
     /// `R` rows by `W` vectors from column `column`, for k in `ks`.
     #[inline(always)]
-    unsafe fn block<S: Simd, const R: usize, const W: usize>(
+    unsafe fn block<S: Simd, const PAIRS: bool, const R: usize, const W: usize>(
         &self,
         s: S,
         column: usize,
@@ -82,7 +82,7 @@ impl Product {
                 for r in 0..R {
                     let x = s.splat(*a.add(r * self.a_row));
                     for w in 0..W {
-                        acc[r][w] = s.fma(x, row[w], acc[r][w]);
+                        acc[r][w] = multiply_add::<S, PAIRS>(s, x, row[w], acc[r][w]);
                     }
                 }
                 a = a.wrapping_add(self.a_k);
@@ -97,7 +97,13 @@ impl Product {
     }
 
     #[inline(always)]
-    unsafe fn columns<S: Simd, const R: usize>(&self, s: S, vectors: usize, ks: (usize, usize), start: Start) {
+    unsafe fn columns<S: Simd, const PAIRS: bool, const R: usize>(
+        &self,
+        s: S,
+        vectors: usize,
+        ks: (usize, usize),
+        start: Start,
+    ) {
         let mut v = 0;
         // SAFETY: as `block`.
         unsafe {
@@ -105,10 +111,10 @@ impl Product {
                 let column = v * S::LANES;
                 let width = (vectors - v).min(S::TILE_VECTORS);
                 match width {
-                    4 if S::TILE_VECTORS >= 4 => self.block::<S, R, 4>(s, column, ks, start),
-                    3 if S::TILE_VECTORS >= 3 => self.block::<S, R, 3>(s, column, ks, start),
-                    2 if S::TILE_VECTORS >= 2 => self.block::<S, R, 2>(s, column, ks, start),
-                    _ => self.block::<S, R, 1>(s, column, ks, start),
+                    4 if S::TILE_VECTORS >= 4 => self.block::<S, PAIRS, R, 4>(s, column, ks, start),
+                    3 if S::TILE_VECTORS >= 3 => self.block::<S, PAIRS, R, 3>(s, column, ks, start),
+                    2 if S::TILE_VECTORS >= 2 => self.block::<S, PAIRS, R, 2>(s, column, ks, start),
+                    _ => self.block::<S, PAIRS, R, 1>(s, column, ks, start),
                 }
                 v += width;
             }
@@ -121,7 +127,16 @@ impl Product {
     /// The elements of A, B and C (and factors) so addressed are inside live allocations, C apart from A and B.
     #[inline(always)]
     pub unsafe fn rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
-        s.call(Rows { product: self, rows, vectors, ks, start });
+        s.call(Rows::<false> { product: self, rows, vectors, ks, start });
+    }
+
+    /// As [`Product::rows`] where A and B hold pairs of bf16 values and k counts pairs.
+    ///
+    /// # Safety
+    /// As [`Product::rows`].
+    #[inline(always)]
+    pub unsafe fn pair_rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
+        s.call(Rows::<true> { product: self, rows, vectors, ks, start });
     }
 
     /// The same product without its first `rows` rows.
@@ -131,7 +146,13 @@ impl Product {
     }
 }
 
-struct Rows {
+/// c + a · b, over f32 lanes or over pairs of bf16 values.
+#[inline(always)]
+fn multiply_add<S: Simd, const PAIRS: bool>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
+    if PAIRS { s.dot_pairs(a, b, c) } else { s.fma(a, b, c) }
+}
+
+struct Rows<const PAIRS: bool> {
     product: Product,
     rows: usize,
     vectors: usize,
@@ -139,7 +160,7 @@ struct Rows {
     start: Start,
 }
 
-impl Kernel for Rows {
+impl<const PAIRS: bool> Kernel for Rows<PAIRS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -147,12 +168,12 @@ impl Kernel for Rows {
         unsafe {
             match self.rows {
                 0 => {}
-                1 => self.product.columns::<S, 1>(s, self.vectors, self.ks, self.start),
-                2 => self.product.columns::<S, 2>(s, self.vectors, self.ks, self.start),
-                3 => self.product.columns::<S, 3>(s, self.vectors, self.ks, self.start),
-                4 => self.product.columns::<S, 4>(s, self.vectors, self.ks, self.start),
-                5 => self.product.columns::<S, 5>(s, self.vectors, self.ks, self.start),
-                _ => self.product.columns::<S, 6>(s, self.vectors, self.ks, self.start),
+                1 => self.product.columns::<S, PAIRS, 1>(s, self.vectors, self.ks, self.start),
+                2 => self.product.columns::<S, PAIRS, 2>(s, self.vectors, self.ks, self.start),
+                3 => self.product.columns::<S, PAIRS, 3>(s, self.vectors, self.ks, self.start),
+                4 => self.product.columns::<S, PAIRS, 4>(s, self.vectors, self.ks, self.start),
+                5 => self.product.columns::<S, PAIRS, 5>(s, self.vectors, self.ks, self.start),
+                _ => self.product.columns::<S, PAIRS, 6>(s, self.vectors, self.ks, self.start),
             }
         }
     }
@@ -237,14 +258,14 @@ impl<E> Ahead<'_, E> {
 }
 
 /// Scores of `N` queries against the keys `rows` of one tile, straight from the key rows: `out[i · KEY_TILE + key]`, each the
-/// chain that [`Product`] makes over the transposed tile. On the way it asks for the rows `ahead`.
+/// chain that [`Product`] makes over the transposed tile. With `PAIRS` an element is a pair of bf16 values. On the way it asks for the rows `ahead`.
 ///
 /// # Safety
 /// `width` elements are readable at each pointer of `rows`; `queries` holds `N · width` floats, `out` `N · KEY_TILE`.
 #[inline(always)]
-pub unsafe fn direct_scores<S: Simd, E: Stored, const N: usize>(
+pub unsafe fn direct_scores<S: Simd, W: Stored, E, const PAIRS: bool, const N: usize>(
     s: S,
-    rows: &[*const E],
+    rows: &[*const W],
     ahead: &Ahead<E>,
     width: usize,
     queries: *const f32,
@@ -267,13 +288,15 @@ pub unsafe fn direct_scores<S: Simd, E: Stored, const N: usize>(
                 if count == S::LANES {
                     for j in 0..S::LANES {
                         for n in 0..N {
-                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), keys.as_ref()[j], acc[n]);
+                            let q = s.splat(*q.add(n * width + j));
+                            acc[n] = multiply_add::<S, PAIRS>(s, q, keys.as_ref()[j], acc[n]);
                         }
                     }
                 } else {
                     for j in 0..count {
                         for n in 0..N {
-                            acc[n] = s.fma(s.splat(*q.add(n * width + j)), keys.as_ref()[j], acc[n]);
+                            let q = s.splat(*q.add(n * width + j));
+                            acc[n] = multiply_add::<S, PAIRS>(s, q, keys.as_ref()[j], acc[n]);
                         }
                     }
                 }

@@ -33,6 +33,23 @@ fn first_lanes(n: usize) -> __m256i {
     cpu!(_mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)))
 }
 
+/// The lanes rounded to bf16. Half a unit of the last bit kept is added, less one where that bit is even; a NaN stays one.
+///
+/// # Safety
+/// The CPU has the instructions.
+#[inline(always)]
+unsafe fn round_to_bf16(x: __m256) -> __m256i {
+    // SAFETY: the caller vouches for the instructions; they touch no memory.
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+        _mm256_srli_epi32::<16>(_mm256_blendv_epi8(sum, quiet, nan))
+    }
+}
+
 impl Simd for Avx2 {
     type V = __m256;
     type Block = [__m256; 8];
@@ -179,6 +196,29 @@ impl Simd for Avx2 {
                 *b = table[*b as usize];
             }
             self.load_f16(bits.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    fn halves(self, a: __m256) -> [__m256; 2] {
+        cpu!({
+            let bits = _mm256_castps_si256(a);
+            let late = _mm256_and_si256(bits, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits)), _mm256_castsi256_ps(late)]
+        })
+    }
+    #[inline(always)]
+    fn narrow(self, a: __m256, b: __m256) -> __m256 {
+        let (a, b) = cpu!((round_to_bf16(a), round_to_bf16(b)));
+        cpu!(_mm256_castsi256_ps(_mm256_permute4x64_epi64::<0xD8>(_mm256_packus_epi32(a, b))))
+    }
+    #[inline(always)]
+    unsafe fn zip_bf16(self, early: *const u16, late: *const u16) -> __m256 {
+        // SAFETY: the caller's contract; the loads are unaligned.
+        unsafe {
+            let early = _mm256_cvtepu16_epi32(_mm_loadu_si128(early.cast()));
+            let late = _mm256_cvtepu16_epi32(_mm_loadu_si128(late.cast()));
+            _mm256_castsi256_ps(_mm256_or_si256(early, _mm256_slli_epi32::<16>(late)))
         }
     }
 

@@ -1,4 +1,4 @@
-//! AVX-512 F, BW, DQ, VL: sixteen lanes.
+//! AVX-512 F, BW, DQ, VL and, where the CPU has it, BF16: sixteen lanes.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,13 +6,13 @@ use std::arch::x86_64::*;
 use super::stored::Stored;
 use super::{Kernel, Simd};
 
-/// Proof of AVX-512 F, BW, DQ and VL.
+/// Proof of AVX-512 F, BW, DQ and VL, and with `BF16` of that.
 #[derive(Clone, Copy)]
-pub struct Avx512(());
+pub struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+    /// The CPU has AVX-512 F, BW, DQ and VL (and BF16 where that is set), AVX2, FMA and F16C.
     #[inline(always)]
     pub unsafe fn new() -> Self {
         Avx512(())
@@ -33,7 +33,24 @@ fn first_lanes(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl Simd for Avx512 {
+/// The lanes rounded to bf16. Half a unit of the last bit kept is added, less one where that bit is even; a NaN stays one.
+///
+/// # Safety
+/// The CPU has the instructions.
+#[inline(always)]
+unsafe fn round_to_bf16(x: __m512) -> __m256i {
+    // SAFETY: the caller vouches for the instructions; they touch no memory.
+    unsafe {
+        let bits = _mm512_castps_si512(x);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, sum, quiet)))
+    }
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     type Block = [__m512; 16];
     const LANES: usize = 16;
@@ -178,9 +195,51 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn halves(self, a: __m512) -> [__m512; 2] {
+        cpu!({
+            let bits = _mm512_castps_si512(a);
+            let late = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(late)]
+        })
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        if BF16 {
+            // SAFETY: the token proves BF16; the casts change no bits.
+            return unsafe {
+                _mm512_dpbf16_ps(
+                    c,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b),
+                )
+            };
+        }
+        let ([a0, a1], [b0, b1]) = (self.halves(a), self.halves(b));
+        self.fma(a1, b1, self.fma(a0, b0, c))
+    }
+    #[inline(always)]
+    fn narrow(self, a: __m512, b: __m512) -> __m512 {
+        if BF16 {
+            // SAFETY: the token proves BF16; the cast changes no bits. The second operand gives the low half.
+            return unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(b, a)) };
+        }
+        let (a, b) = cpu!((round_to_bf16(a), round_to_bf16(b)));
+        cpu!(_mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)))
+    }
+    #[inline(always)]
+    unsafe fn zip_bf16(self, early: *const u16, late: *const u16) -> __m512 {
+        // SAFETY: the caller's contract; the loads are unaligned.
+        unsafe {
+            let early = _mm512_cvtepu16_epi32(_mm256_loadu_si256(early.cast()));
+            let late = _mm512_cvtepu16_epi32(_mm256_loadu_si256(late.cast()));
+            _mm512_castsi512_ps(_mm512_or_si512(early, _mm512_slli_epi32::<16>(late)))
+        }
+    }
+
+    #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: the token proves the features.
-        unsafe { super::run_avx512(kernel) }
+        unsafe { if BF16 { super::run_avx512_bf16(kernel) } else { super::run_avx512(kernel) } }
     }
 
     #[inline(always)]

@@ -94,6 +94,22 @@ pub trait Simd: Copy {
     /// Rounds each lane to half precision and replaces it by `table[its 16 bits]`, widened from half precision.
     fn lookup_f16(self, table: &[u16; 1 << 16], a: Self::V) -> Self::V;
 
+    /// The two bf16 values of each lane as f32: the early ones, from the low halves, and the late ones.
+    fn halves(self, a: Self::V) -> [Self::V; 2];
+    /// c + the products of the bf16 values of each lane of `a` and `b`. Products are exact; how the sums are rounded, and whether
+    /// subnormal numbers count as zero, is the instruction set's.
+    #[inline(always)]
+    fn dot_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let ([a0, a1], [b0, b1]) = (self.halves(a), self.halves(b));
+        self.fma(a1, b1, self.fma(a0, b0, c))
+    }
+    /// Rounds 2 · `LANES` values to bf16 (to nearest even) and packs them two to a lane: those of `a`, then those of `b`.
+    fn narrow(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Pairs of bf16 values: those at `early` in the low halves, those at `late` in the high halves.
+    /// # Safety
+    /// `LANES` values are readable at both.
+    unsafe fn zip_bf16(self, early: *const u16, late: *const u16) -> Self::V;
+
     /// Runs `kernel` for the same instruction set, as a call of its own: keeps large bodies from being inlined many times.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
 
@@ -146,6 +162,17 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
+/// As [`dispatch`], with bf16 dot products in hardware where the CPU has them: for kernels that use [`Simd::dot_pairs`].
+#[inline]
+pub fn dispatch_pairs<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_bf16() {
+        // SAFETY: the CPU has the features.
+        return unsafe { run_avx512_bf16(kernel) };
+    }
+    dispatch(isa, kernel)
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
@@ -157,7 +184,14 @@ fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: this function is compiled for the features and only called where the CPU has them.
-    kernel.run(unsafe { avx512::Avx512::new() })
+    kernel.run(unsafe { avx512::Avx512::<false>::new() })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function is compiled for the features and only called where the CPU has them.
+    kernel.run(unsafe { avx512::Avx512::<true>::new() })
 }
 
 #[cfg(test)]

@@ -150,6 +150,23 @@ impl Simd for Portable {
         lanes!(i => half::f16::from_bits(table[half::f16::from_f32(a[i]).to_bits() as usize]).to_f32())
     }
 
+    #[inline(always)]
+    fn halves(self, a: Self::V) -> [Self::V; 2] {
+        [lanes!(i => f32::from_bits(a[i].to_bits() << 16)), lanes!(i => f32::from_bits(a[i].to_bits() & 0xffff_0000))]
+    }
+    #[inline(always)]
+    fn narrow(self, a: Self::V, b: Self::V) -> Self::V {
+        let bits = |i: usize| u32::from(half::bf16::from_f32(if i < LANES { a[i] } else { b[i - LANES] }).to_bits());
+        lanes!(i => f32::from_bits(bits(2 * i) | bits(2 * i + 1) << 16))
+    }
+    #[inline(always)]
+    unsafe fn zip_bf16(self, early: *const u16, late: *const u16) -> Self::V {
+        // SAFETY: the caller's contract.
+        let bits =
+            unsafe { [early.cast::<[u16; LANES]>().read_unaligned(), late.cast::<[u16; LANES]>().read_unaligned()] };
+        lanes!(i => f32::from_bits(u32::from(bits[0][i]) | u32::from(bits[1][i]) << 16))
+    }
+
     #[inline(never)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)

@@ -7,6 +7,8 @@ use super::Simd;
 pub trait Stored: Copy + Send + Sync + 'static {
     /// Whether the stored bits are f32 already.
     const IS_F32: bool;
+    /// Whether it is bf16, two of which make a pair for [`Simd::dot_pairs`].
+    const IS_BF16: bool;
     /// Its value; exact for all three types.
     fn widen(self) -> f32;
     /// # Safety
@@ -20,6 +22,7 @@ pub trait Stored: Copy + Send + Sync + 'static {
 
 impl Stored for f32 {
     const IS_F32: bool = true;
+    const IS_BF16: bool = false;
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -37,9 +40,10 @@ impl Stored for f32 {
 }
 
 macro_rules! stored_half {
-    ($type:ty, $load:ident) => {
+    ($type:ty, $load:ident, $bf16:literal) => {
         impl Stored for $type {
             const IS_F32: bool = false;
+            const IS_BF16: bool = $bf16;
             #[inline(always)]
             fn widen(self) -> f32 {
                 self.to_f32()
@@ -62,5 +66,5 @@ macro_rules! stored_half {
         }
     };
 }
-stored_half!(half::f16, load_f16);
-stored_half!(half::bf16, load_bf16);
+stored_half!(half::f16, load_f16, false);
+stored_half!(half::bf16, load_bf16, true);

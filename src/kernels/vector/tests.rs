@@ -33,6 +33,102 @@ fn functions_keep_their_error_bounds() {
     }
 }
 
+struct Exp2<'a, const COARSE: bool>(&'a mut [f32]);
+impl<const COARSE: bool> Kernel for Exp2<'_, COARSE> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for x in self.0.chunks_mut(S::LANES) {
+            // SAFETY: partial accesses end with the chunk.
+            unsafe {
+                let y = exp2_falling::<S, COARSE>(s, s.load_partial(x.as_ptr(), x.len()));
+                s.store_partial(x.as_mut_ptr(), y, x.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn falling_powers_of_two_keep_their_error_bounds() {
+    for isa in Isa::available() {
+        let inputs: Vec<f32> = (0..400_003).map(|i| -125.9 * (i as f32 / 400_002.0)).collect();
+        for (coarse, bound) in [(false, 2e-7), (true, 3e-6)] {
+            let run =
+                |x: &mut [f32]| if coarse { dispatch(isa, Exp2::<true>(x)) } else { dispatch(isa, Exp2::<false>(x)) };
+            let mut got = inputs.clone();
+            run(&mut got);
+            for (&x, &y) in inputs.iter().zip(&got) {
+                let exact = f64::from(x).exp2();
+                assert!((f64::from(y) - exact).abs() <= bound * exact, "{isa:?} coarse {coarse}: 2^{x} = {y}");
+            }
+            let mut edges = [0.0, -0.0, f32::NEG_INFINITY, -1e30, -150.0, f32::NAN, -1.0];
+            run(&mut edges);
+            assert_eq!(edges[..5], [1.0, 1.0, 0.0, 0.0, 0.0], "{isa:?} coarse {coarse}");
+            assert!(edges[5].is_nan() && edges[6] == 0.5, "{isa:?} coarse {coarse}: {edges:?}");
+        }
+    }
+}
+
+struct Pairs<'a>(&'a [f32; 32], &'a [half::bf16; 32], &'a mut Vec<f32>);
+impl Kernel for Pairs<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Pairs(x, y, results) = self;
+        for at in (0..16).step_by(S::LANES) {
+            let (mut narrow, mut zipped, mut dots) = ([0.0; 16], [0.0; 16], [0.0; 16]);
+            // SAFETY: the arrays hold 32 values and 16 words.
+            unsafe {
+                let words = s.narrow(s.load(x.as_ptr().add(2 * at)), s.load(x.as_ptr().add(2 * at + S::LANES)));
+                let pairs = s.zip_bf16(y.as_ptr().add(at).cast(), y.as_ptr().add(16 + at).cast());
+                s.store(narrow.as_mut_ptr(), words);
+                s.store(zipped.as_mut_ptr(), pairs);
+                s.store(dots.as_mut_ptr(), s.dot_pairs(words, pairs, s.splat(0.25)));
+            }
+            for i in 0..S::LANES {
+                results.extend([narrow[i], zipped[i], dots[i]]);
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_of_bf16_are_rounded_zipped_and_multiplied() {
+    let tie = 1.0 / 256.0;
+    let mut x: [f32; 32] = std::array::from_fn(|i| (i as f32 - 11.0) * 0.377);
+    x[..6].copy_from_slice(&[1.0 + tie, 1.0 + 3.0 * tie, -3.389e38, f32::INFINITY, f32::NAN, -0.0]);
+    let y: [half::bf16; 32] = std::array::from_fn(|i| half::bf16::from_f32((i as f32 - 20.0) * 1.6));
+    for isa in Isa::available() {
+        for hardware in [false, true] {
+            let mut results = Vec::new();
+            let kernel = Pairs(&x, &y, &mut results);
+            if hardware {
+                dispatch_pairs(isa, kernel)
+            } else {
+                dispatch(isa, kernel)
+            }
+            for (i, result) in results.chunks(3).enumerate() {
+                let halves =
+                    |word: f32| [word.to_bits() as u16, (word.to_bits() >> 16) as u16].map(half::bf16::from_bits);
+                let (narrow, zipped) = (halves(result[0]), halves(result[1]));
+                for (got, x) in narrow.iter().zip(&x[2 * i..]) {
+                    let want = half::bf16::from_f32(*x);
+                    assert!(
+                        got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                        "{isa:?}: {x} became {got}"
+                    );
+                }
+                assert_eq!(zipped, [y[i], y[16 + i]], "{isa:?}");
+                let products = [0, 1].map(|h| f64::from(narrow[h].to_f32()) * f64::from(zipped[h].to_f32()));
+                let (got, want) = (f64::from(result[2]), 0.25 + products[0] + products[1]);
+                let near = (got - want).abs() <= 1e-6 * (1.0 + products[0].abs() + products[1].abs());
+                let special = !want.is_finite() || want.abs() > 3e38;
+                assert!(near || special && !got.is_finite(), "{isa:?} {hardware}: {got} for {want}");
+            }
+        }
+    }
+}
+
 #[test]
 fn exp_at_the_edges() {
     for isa in Isa::available() {

@@ -1,0 +1,92 @@
+//! Tiles of pairs of bf16 values, as [`Simd::dot_pairs`] multiplies them: keys and queries in pairs along a head's elements, values in
+//! pairs of keys.
+#![allow(unsafe_code)]
+
+use super::tile::{KEY_TILE, padded, transpose_tile};
+use crate::kernels::vector::Simd;
+
+/// Writes the transpose of bf16 rows (`width` elements each) to `dst`: row i has [`KEY_TILE`] words, one per source row, with the
+/// elements 2i and 2i + 1; 0 past an odd width. Sources beyond `rows.len()` as in [`transpose_tile`].
+///
+/// # Safety
+/// `width` elements are readable at each pointer; `dst` holds `width.div_ceil(2) · KEY_TILE` words.
+#[inline(always)]
+pub unsafe fn transpose_pairs<S: Simd>(s: S, rows: &[*const u16], width: usize, dst: *mut f32) {
+    let mut words = [std::ptr::null::<f32>(); KEY_TILE];
+    for (word, row) in words.iter_mut().zip(rows) {
+        *word = row.cast();
+    }
+    // SAFETY: the caller's contract; a word is two elements, and loads need no alignment.
+    unsafe {
+        transpose_tile(s, &words[..rows.len()], width / 2, dst);
+        if width % 2 == 1 {
+            let last = dst.add(width / 2 * KEY_TILE);
+            for i in 0..rows.len().next_multiple_of(S::LANES) {
+                let bits = if i < rows.len() { u32::from(rows[i].add(width - 1).read_unaligned()) } else { 0 };
+                *last.add(i) = f32::from_bits(bits);
+            }
+        }
+    }
+}
+
+/// Writes rows (`width` elements each) in pairs to `dst`, which has rows of [`padded`]`(width)` words: word c of row i holds element c of rows 2i
+/// and 2i + 1; 0 past the width and past an odd number of rows.
+///
+/// # Safety
+/// `width` elements are readable at each pointer; `dst` holds `rows.len().div_ceil(2)` rows.
+#[inline(always)]
+pub unsafe fn zip_rows<S: Simd>(s: S, rows: &[*const u16], width: usize, dst: *mut f32) {
+    for (i, pair) in rows.chunks(2).enumerate() {
+        let mut at = 0;
+        while at < padded(width) {
+            let count = S::LANES.min(width.saturating_sub(at));
+            // SAFETY: the caller's contract; the copies hold more than LANES elements.
+            unsafe {
+                let words = if count == S::LANES && pair.len() == 2 {
+                    s.zip_bf16(pair[0].add(at), pair[1].add(at))
+                } else {
+                    let mut copies = [[0; KEY_TILE]; 2];
+                    for (copy, row) in copies.iter_mut().zip(pair) {
+                        std::ptr::copy_nonoverlapping(row.wrapping_add(at), copy.as_mut_ptr(), count);
+                    }
+                    s.zip_bf16(copies[0].as_ptr(), copies[1].as_ptr())
+                };
+                s.store(dst.add(i * padded(width) + at), words);
+            }
+            at += S::LANES;
+        }
+    }
+}
+
+/// Writes `width` elements times `factor`, rounded to bf16, as `width.div_ceil(2)` words; 0 past an odd width.
+///
+/// # Safety
+/// `width` elements are readable at `src`, and the words writable at `dst`.
+#[inline(always)]
+pub unsafe fn narrow_row<S: Simd>(s: S, src: *const f32, width: usize, factor: f32, dst: *mut f32) {
+    let factor = s.splat(factor);
+    let mut at = 0;
+    while at < width {
+        let count = (2 * S::LANES).min(width - at);
+        let first = count.min(S::LANES);
+        // SAFETY: the caller's contract; partial accesses end with the row.
+        unsafe {
+            let a = s.mul(s.load_partial(src.add(at), first), factor);
+            let b = s.mul(s.load_partial(src.wrapping_add(at + first), count - first), factor);
+            s.store_partial(dst.add(at / 2), s.narrow(a, b), count.div_ceil(2));
+        }
+        at += count;
+    }
+}
+
+/// Copies the early elements of `words` pairs; 0 for the late ones.
+///
+/// # Safety
+/// `words` words are readable at `src` and writable at `dst`.
+#[inline(always)]
+pub unsafe fn keep_early(src: *const f32, words: usize, dst: *mut f32) {
+    for i in 0..words {
+        // SAFETY: the caller's contract.
+        unsafe { *dst.add(i) = f32::from_bits((*src.add(i)).to_bits() & 0xffff) };
+    }
+}
