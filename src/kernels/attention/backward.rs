@@ -12,13 +12,21 @@ use crate::kernels::vector::map::LaneFn;
 use crate::kernels::vector::math::exp;
 use crate::kernels::vector::{Kernel, Simd, dispatch};
 use crate::kernels::view::{View, ViewMut};
+use std::ops::Range;
 
 /// Query rows of a tile pair: as many as keys, so that only pairs on the diagonal are cut by causality.
 const TILE: usize = KEY_TILE;
 
+/// Query blocks that are packed at a time and meet each key tile while it is packed: with heads of 64 they and the tile take
+/// half a MiB of the second-level cache, and rows that lie far apart are read once for many pairs.
+const SPAN_BLOCKS: usize = 8;
+
 /// Floats of scratch that [`attention_backward`] needs.
 pub const fn attention_backward_scratch(head_dim: usize) -> usize {
-    2 * head_dim * TILE + 6 * TILE * padded(head_dim) + 2 * TILE * TILE + 2 * TILE
+    2 * head_dim * TILE
+        + 3 * TILE * padded(head_dim)
+        + SPAN_BLOCKS * (3 * TILE * padded(head_dim) + 2 * TILE)
+        + 2 * TILE * TILE
 }
 
 /// What the forward pass of one key-value head saw and saved, and the gradient of its result. Row i is position i.
@@ -100,7 +108,8 @@ struct Backward<'a, 'q, 'k, 'v> {
     group: usize,
 }
 
-/// The scratch of one call, cut up. Row-major tiles have rows of padded(D); transposed ones rows of TILE.
+/// The scratch of one call, cut up. Row-major tiles have rows of padded(D); transposed ones rows of TILE. What belongs to query
+/// rows holds [`SPAN_BLOCKS`] blocks.
 #[derive(Clone, Copy)]
 struct Parts {
     keys_transposed: *mut f32,
@@ -133,29 +142,44 @@ impl Kernel for Backward<'_, '_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let tiles = self.saved.q.rows().div_ceil(TILE);
+        let all = self.saved.q.rows().div_ceil(TILE);
         let parts = self.cut();
-        // SAFETY: `attention_backward` checked every shape; `cut` keeps the parts inside the scratch.
-        unsafe {
-            match self.part {
-                AttentionPart::All => {
-                    for tile in 0..tiles {
-                        self.key_tile::<S, true>(s, parts, tile, tiles);
-                    }
-                }
-                AttentionPart::Keys(tile) => self.key_tile::<S, false>(s, parts, tile, tiles),
-                AttentionPart::Queries(block) => {
-                    for head in 0..self.group {
-                        self.load_queries(s, parts, head, block);
-                        for tile in 0..=block {
-                            self.load_keys(s, parts, tile);
-                            self.load_d_q(s, parts, head, block, tile);
-                            self.pair::<S, true, false>(s, parts, block, tile);
-                            self.store_d_q(s, parts, head, block);
+        let spans = |from: usize| (from..all).step_by(SPAN_BLOCKS).map(|first| first..all.min(first + SPAN_BLOCKS));
+        for head in 0..self.group {
+            // SAFETY: `attention_backward` checked every shape; `cut` keeps the parts inside the scratch.
+            unsafe {
+                match self.part {
+                    AttentionPart::All => {
+                        for blocks in spans(0) {
+                            self.span::<S, true, true>(s, parts, head, blocks.clone(), 0..blocks.end);
                         }
+                    }
+                    AttentionPart::Keys(tile) => {
+                        for blocks in spans(tile) {
+                            self.span::<S, false, true>(s, parts, head, blocks, tile..tile + 1);
+                        }
+                    }
+                    AttentionPart::Queries(block) => {
+                        self.span::<S, true, false>(s, parts, head, block..block + 1, 0..block + 1);
                     }
                 }
             }
+        }
+    }
+}
+
+impl Parts {
+    /// The parts with the query rows of block `slot` of the span.
+    #[inline(always)]
+    fn of_block(self, slot: usize, stride: usize) -> Self {
+        let rows = slot * TILE;
+        Parts {
+            q: self.q.wrapping_add(rows * stride),
+            d_out: self.d_out.wrapping_add(rows * stride),
+            d_q: self.d_q.wrapping_add(rows * stride),
+            log_sum_exp: self.log_sum_exp.wrapping_add(rows),
+            delta: self.delta.wrapping_add(rows),
+            ..self
         }
     }
 }
@@ -177,13 +201,13 @@ impl Backward<'_, '_, '_, '_> {
             keys: take(along),
             d_keys: take(along),
             d_values: take(along),
-            q: take(along),
-            d_out: take(along),
-            d_q: take(along),
+            q: take(SPAN_BLOCKS * along),
+            d_out: take(SPAN_BLOCKS * along),
+            d_q: take(SPAN_BLOCKS * along),
             probabilities: take(TILE * TILE),
             d_scores: take(TILE * TILE),
-            log_sum_exp: take(TILE),
-            delta: take(TILE),
+            log_sum_exp: take(SPAN_BLOCKS * TILE),
+            delta: take(SPAN_BLOCKS * TILE),
         }
     }
 
@@ -194,31 +218,48 @@ impl Backward<'_, '_, '_, '_> {
         (first, TILE.min(self.saved.q.rows() - first))
     }
 
-    /// All gradients of one key tile, and with `QUERIES` its terms of `d_q`.
+    /// What the query `blocks` of a head, at most [`SPAN_BLOCKS`], and the key `tiles` contribute to each other's gradients:
+    /// with `QUERIES` all of `d_q`, with `KEYS` one more term of `d_keys` and `d_values`.
     #[inline(always)]
-    unsafe fn key_tile<S: Simd, const QUERIES: bool>(&mut self, s: S, parts: Parts, tile: usize, tiles: usize) {
-        let (first, count) = self.extent(tile);
+    unsafe fn span<S: Simd, const QUERIES: bool, const KEYS: bool>(
+        &mut self,
+        s: S,
+        parts: Parts,
+        head: usize,
+        blocks: Range<usize>,
+        tiles: Range<usize>,
+    ) {
         let stride = padded(self.d);
-        // SAFETY: the parts hold a tile each.
+        let of = |block: usize| parts.of_block(block - blocks.start, stride);
+        // SAFETY: the parts hold a tile each, those of queries SPAN_BLOCKS; rows of the views hold d elements.
         unsafe {
-            self.load_keys(s, parts, tile);
-            std::slice::from_raw_parts_mut(parts.d_keys, TILE * stride).fill(0.0);
-            std::slice::from_raw_parts_mut(parts.d_values, TILE * stride).fill(0.0);
-            for head in 0..self.group {
-                for block in tile..tiles {
-                    self.load_queries(s, parts, head, block);
-                    if QUERIES {
-                        self.load_d_q(s, parts, head, block, tile);
-                    }
-                    self.pair::<S, QUERIES, true>(s, parts, block, tile);
-                    if QUERIES {
-                        self.store_d_q(s, parts, head, block);
+            for block in blocks.clone() {
+                self.load_queries(s, of(block), head, block);
+                if QUERIES {
+                    std::slice::from_raw_parts_mut(of(block).d_q, TILE * stride).fill(0.0);
+                }
+            }
+            for tile in tiles {
+                self.load_keys(s, parts, tile);
+                if KEYS {
+                    // The block on the diagonal of the first head is the first that reaches a tile.
+                    self.load_key_gradients(s, parts, tile, head == 0 && blocks.start <= tile);
+                }
+                for block in blocks.start.max(tile)..blocks.end {
+                    self.pair::<S, QUERIES, KEYS>(s, of(block), block, tile);
+                }
+                if KEYS {
+                    let (first, count) = self.extent(tile);
+                    for i in 0..count {
+                        store_row(s, parts.d_keys.add(i * stride), self.d, self.d_keys.row_ptr(first + i));
+                        store_row(s, parts.d_values.add(i * stride), self.d, self.d_values.row_ptr(first + i));
                     }
                 }
             }
-            for i in 0..count {
-                store_row(s, parts.d_keys.add(i * stride), self.d, self.d_keys.row_ptr(first + i));
-                store_row(s, parts.d_values.add(i * stride), self.d, self.d_values.row_ptr(first + i));
+            if QUERIES {
+                for block in blocks.clone() {
+                    self.store_d_q(s, of(block), head, block);
+                }
             }
         }
     }
@@ -258,20 +299,22 @@ impl Backward<'_, '_, '_, '_> {
         }
     }
 
-    /// The terms of `d_q` so far: none before tile 0.
+    /// The gradients of a tile of keys and values so far: none when it is `fresh`.
     #[inline(always)]
-    unsafe fn load_d_q<S: Simd>(&mut self, s: S, parts: Parts, head: usize, block: usize, tile: usize) {
-        let (first, count) = self.extent(block);
+    unsafe fn load_key_gradients<S: Simd>(&mut self, s: S, parts: Parts, tile: usize, fresh: bool) {
+        let (first, count) = self.extent(tile);
         let stride = padded(self.d);
-        // SAFETY: as `load_queries`; after tile 0 the rows have been written by `store_d_q`.
+        // SAFETY: the parts hold a tile; rows of a tile that is not fresh have been written by `span`.
         unsafe {
-            if tile == 0 {
-                std::slice::from_raw_parts_mut(parts.d_q, TILE * stride).fill(0.0);
+            if fresh {
+                std::slice::from_raw_parts_mut(parts.d_keys, TILE * stride).fill(0.0);
+                std::slice::from_raw_parts_mut(parts.d_values, TILE * stride).fill(0.0);
                 return;
             }
             for i in 0..count {
-                let row = self.d_q.row_ptr(first + i).cast_const().add(head * self.d);
-                copy_row(s, row, self.d, 1.0, parts.d_q.add(i * stride));
+                let (d_keys, d_values) = (self.d_keys.row_ptr(first + i), self.d_values.row_ptr(first + i));
+                copy_row(s, d_keys.cast_const(), self.d, 1.0, parts.d_keys.add(i * stride));
+                copy_row(s, d_values.cast_const(), self.d, 1.0, parts.d_values.add(i * stride));
             }
         }
     }
