@@ -41,10 +41,10 @@ pub fn exp2_falling<S: Simd, const COARSE: bool>(s: S, x: S::V) -> S::V {
         let p = s.fma(p, r, s.splat(0.240_240_99));
         s.fma(p, r, s.splat(0.693_124_2))
     } else {
-        let p = s.fma(s.splat(0.001_326_472_7), r, s.splat(0.009_671_513));
-        let p = s.fma(p, r, s.splat(0.055_507_336));
-        let p = s.fma(p, r, s.splat(0.240_222_42));
-        s.fma(p, r, s.splat(0.693_147))
+        let p = s.fma(s.splat(0.001_330_060_5), r, s.splat(0.009_669_691));
+        let p = s.fma(p, r, s.splat(0.055_505_585));
+        let p = s.fma(p, r, s.splat(0.240_222_83));
+        s.fma(p, r, s.splat(std::f32::consts::LN_2))
     };
     s.scale2(s.fma(p, r, s.splat(1.0)), n)
 }
