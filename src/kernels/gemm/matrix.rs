@@ -1,4 +1,4 @@
-//! A matrix as it is stored: f32, or bf16 that is widened as it is packed.
+//! A matrix as it is stored: f32, or bf16, which is exact as it is packed.
 
 use crate::kernels::view::View;
 use half::bf16;

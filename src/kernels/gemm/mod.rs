@@ -22,7 +22,6 @@ mod operand;
 mod product;
 mod shape;
 mod tile;
-mod widened;
 
 #[cfg(test)]
 mod tests;

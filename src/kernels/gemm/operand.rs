@@ -1,8 +1,7 @@
 //! Operands of a product and how they are packed.
 
 use super::matrix::Matrix;
-use super::widened;
-use crate::kernels::interleave::{Block, MOST_ROWS, Word, interleave, spread};
+use crate::kernels::interleave::{Block, MOST_ROWS, Value, Word, interleave, spread};
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::Ahead;
 use crate::kernels::view::View;
@@ -47,27 +46,29 @@ impl<'a> Operand<'a> {
         if blocks.iter().any(|block| block.first + block.count > rows.len()) {
             dst.fill(0);
         }
-        match (self.stored, self.transposed) {
-            (Matrix::F32(stored), true) => spread(isa, word, &stored.columns(rows.start, rows.len()), blocks, dst),
-            (Matrix::F32(stored), false) => {
-                let words = word.count(stored.width());
-                for &Block { first, count } in blocks {
-                    let end = rows.len().min(first + count);
-                    let lines = stored.slice_rows(rows.start + first..rows.start + end);
-                    side_by_side(isa, word, &lines, &mut dst[first * words..][..count * words], count);
-                }
-            }
-            (Matrix::Bf16(stored), true) => {
-                widened::spread(isa, word, &stored.columns(rows.start, rows.len()), blocks, dst);
-            }
-            (Matrix::Bf16(stored), false) => {
-                let words = word.count(stored.width());
-                for &Block { first, count } in blocks {
-                    let end = rows.len().min(first + count);
-                    let lines = stored.slice_rows(rows.start + first..rows.start + end);
-                    widened::side_by_side(isa, word, &lines, &mut dst[first * words..][..count * words], count);
-                }
-            }
+        match self.stored {
+            Matrix::F32(stored) => self.pack_values(isa, word, stored, rows, blocks, dst),
+            Matrix::Bf16(stored) => self.pack_values(isa, word, stored, rows, blocks, dst),
+        }
+    }
+
+    fn pack_values<V: Value>(
+        &self,
+        isa: Isa,
+        word: Word,
+        stored: View<V>,
+        rows: Range<usize>,
+        blocks: &[Block],
+        dst: &mut [u32],
+    ) {
+        if self.transposed {
+            return spread(isa, word, &stored.columns(rows.start, rows.len()), blocks, dst);
+        }
+        let words = word.count(stored.width());
+        for &Block { first, count } in blocks {
+            let end = rows.len().min(first + count);
+            let lines = stored.slice_rows(rows.start + first..rows.start + end);
+            side_by_side(isa, word, &lines, &mut dst[first * words..][..count * words], count);
         }
     }
 
@@ -130,10 +131,10 @@ impl Walk {
 }
 
 /// Word `w` of line `r` goes to `dst[w × count + r]`.
-fn side_by_side(isa: Isa, word: Word, lines: &View<f32>, dst: &mut [u32], count: usize) {
+fn side_by_side<V: Value>(isa: Isa, word: Word, lines: &View<V>, dst: &mut [u32], count: usize) {
     for first in (0..lines.rows()).step_by(MOST_ROWS) {
         let here = MOST_ROWS.min(lines.rows() - first);
-        let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
+        let mut slices: [&[V]; MOST_ROWS] = [&[]; MOST_ROWS];
         for (r, slice) in slices[..here].iter_mut().enumerate() {
             *slice = lines.row(first + r);
         }

@@ -3,6 +3,7 @@
 
 use super::{Block, MOST_ROWS, Word};
 use crate::kernels::view::View;
+use half::bf16;
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -32,16 +33,40 @@ pub unsafe fn spread(bf16: bool, word: Word, stored: &View<f32>, blocks: &[Block
     }
 }
 
+/// # Safety
+/// As [`interleave`] for rows of bf16 values, whose pairs are stored as they are wanted.
+pub unsafe fn interleave_bf16(word: Word, rows: &[&[bf16]], dst: *mut u32, pitch: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        match word {
+            Word::F32 => interleave_widened(rows, dst, pitch),
+            Word::Bf16Pair => interleave_pairs(rows, dst, pitch),
+        }
+    }
+}
+
+/// # Safety
+/// As [`spread`] for rows of bf16 values.
+pub unsafe fn spread_bf16(word: Word, stored: &View<bf16>, blocks: &[Block], dst: *mut u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        match word {
+            Word::F32 => spread_widened(stored, blocks, dst),
+            Word::Bf16Pair => spread_pairs(stored, blocks, dst),
+        }
+    }
+}
+
 /// Defines an interleaving whose words take `$values` values, made of (up to) 16 words by `$load(row pointer, values left)`.
 macro_rules! define {
-    ($name:ident, $features:literal, $values:literal, $load:ident) => {
+    ($name:ident, $features:literal, $stored:ty, $values:literal, $load:ident) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name(rows: &[&[f32]], dst: *mut u32, pitch: usize) {
+        unsafe fn $name(rows: &[&[$stored]], dst: *mut u32, pitch: usize) {
             let k = rows[0].len();
             let words = k.div_ceil($values);
             let end = words.saturating_sub(1) * pitch + rows.len();
             // Lanes without a row repeat the last one.
-            let rows: [*const f32; MOST_ROWS] = std::array::from_fn(|r| rows[r.min(rows.len() - 1)].as_ptr());
+            let rows: [*const $stored; MOST_ROWS] = std::array::from_fn(|r| rows[r.min(rows.len() - 1)].as_ptr());
             let mut first = 0;
             // While 16 words fit before the end, a plain (faster) store may run into the places of words that are written later.
             while (first + 16) * $values <= k && (first + 15) * pitch + 16 <= end {
@@ -73,19 +98,21 @@ macro_rules! define {
     };
 }
 
-define!(interleave_f32, "avx512f,avx512bw,avx512vl", 1, load_f32);
-define!(interleave_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, load_native);
-define!(interleave_rounded, "avx512f,avx512bw,avx512vl", 2, load_rounded);
+define!(interleave_f32, "avx512f,avx512bw,avx512vl", f32, 1, load_f32);
+define!(interleave_native, "avx512f,avx512bw,avx512vl,avx512bf16", f32, 2, load_native);
+define!(interleave_rounded, "avx512f,avx512bw,avx512vl", f32, 2, load_rounded);
+define!(interleave_widened, "avx512f,avx512bw,avx512vl", bf16, 1, load_widened);
+define!(interleave_pairs, "avx512f,avx512bw,avx512vl", bf16, 2, load_pairs);
 
 /// Rows that go to one block before the next has its turn: blocks, like rows, are far apart, often by a multiple of what the first-level cache is
 /// wide, so that lines of many push each other out.
 const ROWS_AT_A_TIME: usize = 4;
 
-/// Defines a spreading whose words take `$rows` rows, with the given conversion of (up to) 16 values of each to words.
+/// Defines a spreading whose words take `$rows` rows, with the given load of (up to) 16 values of each and conversion to words.
 macro_rules! define_spreading {
-    ($name:ident, $features:literal, $rows:literal, $convert:ident) => {
+    ($name:ident, $features:literal, $stored:ty, $rows:literal, $load:ident, $convert:ident) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name(stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
+        unsafe fn $name(stored: &View<$stored>, blocks: &[Block], dst: *mut u32) {
             let (k, width) = (stored.rows(), stored.width());
             let words = k.div_ceil($rows);
             for start in (0..words).step_by(ROWS_AT_A_TIME / $rows) {
@@ -108,8 +135,8 @@ macro_rules! define_spreading {
                             if i + 16 <= width && end == first + count && at + 16 <= words * count {
                                 // SAFETY: 16 values are left in the rows, and as many places in the block.
                                 unsafe {
-                                    let low = _mm512_loadu_ps(early.add(i));
-                                    let high = late.map(|late| _mm512_loadu_ps(late.add(i)));
+                                    let low = $load(early.add(i), 16);
+                                    let high = late.map(|late| $load(late.add(i), 16));
                                     _mm512_storeu_epi32(block.add(at).cast(), $convert(low, high));
                                 }
                                 continue;
@@ -117,8 +144,8 @@ macro_rules! define_spreading {
                             let lanes = mask(end - i);
                             // SAFETY: the mask keeps reads inside the rows and the write inside the block.
                             unsafe {
-                                let low = _mm512_maskz_loadu_ps(lanes, early.add(i));
-                                let high = late.map(|late| _mm512_maskz_loadu_ps(lanes, late.add(i)));
+                                let low = $load(early.add(i), end - i);
+                                let high = late.map(|late| $load(late.add(i), end - i));
                                 _mm512_mask_storeu_epi32(block.wrapping_add(at).cast(), lanes, $convert(low, high));
                             }
                         }
@@ -129,9 +156,11 @@ macro_rules! define_spreading {
     };
 }
 
-define_spreading!(spread_f32, "avx512f,avx512bw,avx512vl", 1, whole);
-define_spreading!(spread_native, "avx512f,avx512bw,avx512vl,avx512bf16", 2, pair_native);
-define_spreading!(spread_rounded, "avx512f,avx512bw,avx512vl", 2, pair_rounded);
+define_spreading!(spread_f32, "avx512f,avx512bw,avx512vl", f32, 1, values, whole);
+define_spreading!(spread_native, "avx512f,avx512bw,avx512vl,avx512bf16", f32, 2, values, pair_native);
+define_spreading!(spread_rounded, "avx512f,avx512bw,avx512vl", f32, 2, values, pair_rounded);
+define_spreading!(spread_widened, "avx512f,avx512bw,avx512vl", bf16, 1, wide_values, whole);
+define_spreading!(spread_pairs, "avx512f,avx512bw,avx512vl", bf16, 2, wide_values, pair_exact);
 
 /// The first `count` of 16 lanes.
 #[inline]
@@ -143,9 +172,47 @@ pub fn mask(count: usize) -> __mmask16 {
 /// `left` values (at most 16 of them) can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
+unsafe fn values(at: *const f32, left: usize) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe { _mm512_maskz_loadu_ps(mask(left), at) }
+}
+
+/// # Safety
+/// `left` values (at most 16 of them) can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn wide_values(at: *const bf16, left: usize) -> __m512 {
+    // SAFETY: the caller's.
+    let stored = unsafe { _mm256_maskz_loadu_epi16(mask(left), at.cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(stored)))
+}
+
+/// # Safety
+/// As [`values`].
+#[inline]
+#[target_feature(enable = "avx512f")]
 unsafe fn load_f32(at: *const f32, left: usize) -> __m512i {
     // SAFETY: the caller's.
-    _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(mask(left), at) })
+    _mm512_castps_si512(unsafe { values(at, left) })
+}
+
+/// # Safety
+/// As [`wide_values`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load_widened(at: *const bf16, left: usize) -> __m512i {
+    // SAFETY: the caller's.
+    _mm512_castps_si512(unsafe { wide_values(at, left) })
+}
+
+/// # Safety
+/// `left` values (at most 32 of them) can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn load_pairs(at: *const bf16, left: usize) -> __m512i {
+    let lanes = if left >= 32 { !0 } else { (1 << left) - 1 };
+    // SAFETY: the caller's.
+    unsafe { _mm512_maskz_loadu_epi16(lanes, at.cast()) }
 }
 
 /// # Safety
@@ -212,6 +279,14 @@ fn pair_native(early: __m512, late: Option<__m512>) -> __m512i {
 fn lane_numbers() -> __m512i {
     let numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     _mm512_or_si512(numbers, _mm512_slli_epi32::<16>(numbers))
+}
+
+/// Pairs of values that are bf16 already; zero where there is no late value.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pair_exact(early: __m512, late: Option<__m512>) -> __m512i {
+    let late = _mm512_castps_si512(late.unwrap_or(_mm512_setzero_ps()));
+    _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(early)), late)
 }
 
 /// As [`pair_native`].

@@ -29,11 +29,67 @@ impl Word {
         }
     }
 
-    fn make(self, values: &[f32]) -> u32 {
+    fn make<V: Value>(self, early: V, late: Option<V>) -> u32 {
         match self {
-            Word::F32 => values[0].to_bits(),
-            Word::Bf16Pair => pair(values[0], values.get(1).copied().unwrap_or(0.0)),
+            Word::F32 => early.wide().to_bits(),
+            Word::Bf16Pair => pair(early.wide(), late.map_or(0.0, V::wide)),
         }
+    }
+}
+
+/// A type in which rows are stored: f32, or bf16, which is exact in both kinds of words.
+pub(super) trait Value: Copy {
+    /// The value.
+    fn wide(self) -> f32;
+
+    /// [`interleave`] with AVX-512.
+    ///
+    /// # Safety
+    /// As [`avx512::interleave`].
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn interleave(isa: Isa, word: Word, rows: &[&[Self]], dst: *mut u32, pitch: usize);
+
+    /// [`spread`] with AVX-512.
+    ///
+    /// # Safety
+    /// As [`avx512::spread`].
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn spread(isa: Isa, word: Word, stored: &View<Self>, blocks: &[Block], dst: *mut u32);
+}
+
+impl Value for f32 {
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn interleave(isa: Isa, word: Word, rows: &[&[f32]], dst: *mut u32, pitch: usize) {
+        // SAFETY: the caller's.
+        unsafe { avx512::interleave(isa.has_bf16(), word, rows, dst, pitch) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn spread(isa: Isa, word: Word, stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { avx512::spread(isa.has_bf16(), word, stored, blocks, dst) }
+    }
+}
+
+impl Value for bf16 {
+    fn wide(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn interleave(_isa: Isa, word: Word, rows: &[&[bf16]], dst: *mut u32, pitch: usize) {
+        // SAFETY: the caller's.
+        unsafe { avx512::interleave_bf16(word, rows, dst, pitch) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn spread(_isa: Isa, word: Word, stored: &View<bf16>, blocks: &[Block], dst: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { avx512::spread_bf16(word, stored, blocks, dst) }
     }
 }
 
@@ -50,7 +106,7 @@ pub(super) const MOST_ROWS: usize = 16;
 ///
 /// # Panics
 /// When there are more than [`MOST_ROWS`] rows or more than `pitch`, their lengths differ, or `dst` is too short.
-pub(super) fn interleave(isa: Isa, word: Word, rows: &[&[f32]], dst: &mut [u32], pitch: usize) {
+pub(super) fn interleave<V: Value>(isa: Isa, word: Word, rows: &[&[V]], dst: &mut [u32], pitch: usize) {
     let Some(first) = rows.first() else { return };
     let words = word.count(first.len());
     assert!(rows.len() <= MOST_ROWS.min(pitch) && rows.iter().all(|row| row.len() == first.len()));
@@ -58,12 +114,12 @@ pub(super) fn interleave(isa: Isa, word: Word, rows: &[&[f32]], dst: &mut [u32],
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::interleave(isa.has_bf16(), word, rows, dst.as_mut_ptr(), pitch) },
+        Isa::Avx512 => unsafe { V::interleave(isa, word, rows, dst.as_mut_ptr(), pitch) },
         _ => {
             let per_word = if word == Word::F32 { 1 } else { 2 };
             for (r, row) in rows.iter().enumerate() {
                 for (values, at) in row.chunks(per_word).zip(dst.chunks_mut(pitch)) {
-                    at[r] = word.make(values);
+                    at[r] = word.make(values[0], values.get(1).copied());
                 }
             }
         }
@@ -82,25 +138,21 @@ pub(super) struct Block {
 ///
 /// # Panics
 /// When `dst` is too short.
-pub(super) fn spread(isa: Isa, word: Word, stored: &View<f32>, blocks: &[Block], dst: &mut [u32]) {
+pub(super) fn spread<V: Value>(isa: Isa, word: Word, stored: &View<V>, blocks: &[Block], dst: &mut [u32]) {
     let (k, words) = (stored.rows(), word.count(stored.rows()));
     assert!(blocks.iter().all(|block| dst.len() >= (block.first + block.count) * words), "{words} words");
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::spread(isa.has_bf16(), word, stored, blocks, dst.as_mut_ptr()) },
+        Isa::Avx512 => unsafe { V::spread(isa, word, stored, blocks, dst.as_mut_ptr()) },
         _ => {
             for w in 0..words {
                 for &Block { first, count } in blocks {
                     let columns = first..stored.width().min(first + count);
                     let dst = &mut dst[first * words + w * count..][..columns.len()];
                     for (d, c) in dst.iter_mut().zip(columns) {
-                        *d = match word {
-                            Word::F32 => stored.row(w)[c].to_bits(),
-                            Word::Bf16Pair => {
-                                pair(stored.row(2 * w)[c], if 2 * w + 1 < k { stored.row(2 * w + 1)[c] } else { 0.0 })
-                            }
-                        };
+                        let first = if word == Word::F32 { w } else { 2 * w };
+                        *d = word.make(stored.row(first)[c], (first + 1 < k).then(|| stored.row(first + 1)[c]));
                     }
                 }
             }
@@ -163,6 +215,28 @@ mod tests {
                         assert_eq!(*d, expected, "{} {word:?} k={k} word {w} column {c}", isa.name());
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_bf16_give_the_words_of_what_they_stand_for() {
+        let blocks = [(0, 12), (12, 11), (23, 32)].map(|(first, count)| Block { first, count });
+        for (k, n) in [(1, 50), (5, 50), (24, 55), (37, 55)] {
+            let narrow: Vec<bf16> = (0..k * n).map(|i| bf16::from_f32(i as f32 * 0.37 - 300.0)).collect();
+            let wide: Vec<f32> = narrow.iter().map(|v| v.to_f32()).collect();
+            for (isa, word) in Isa::available().into_iter().flat_map(|isa| [(isa, Word::F32), (isa, Word::Bf16Pair)]) {
+                let mut dst = [(); 2].map(|()| vec![0; word.count(k) * 55]);
+                spread(isa, word, &View::new(&narrow, k, n, n), &blocks, &mut dst[0]);
+                spread(isa, word, &View::new(&wide, k, n, n), &blocks, &mut dst[1]);
+                assert_eq!(dst[0], dst[1], "{} {word:?} spread {k} × {n}", isa.name());
+                let rows = k.min(12);
+                let mut dst = [(); 2].map(|()| vec![0; word.count(n) * rows]);
+                let narrow: Vec<&[bf16]> = narrow.chunks(n).take(rows).collect();
+                let wide: Vec<&[f32]> = wide.chunks(n).take(rows).collect();
+                interleave(isa, word, &narrow, &mut dst[0], rows);
+                interleave(isa, word, &wide, &mut dst[1], rows);
+                assert_eq!(dst[0], dst[1], "{} {word:?} interleaved {k} × {n}", isa.name());
             }
         }
     }
