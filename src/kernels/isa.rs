@@ -2,6 +2,16 @@
 
 use std::sync::OnceLock;
 
+/// Names AVX-512 without the extensions that [`Isa::has_vnni`] and [`Isa::has_bf16`] tell of.
+const PLAIN_AVX512: &str = "avx512f";
+
+/// Whether extensions of AVX-512 may be used where the CPU has them.
+#[cfg(target_arch = "x86_64")]
+fn has_extensions() -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| std::env::var("STATICGRAD_ISA").as_deref() != Ok(PLAIN_AVX512))
+}
+
 /// An instruction-set path. Every kernel exists for each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
@@ -14,7 +24,8 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The path in use: the best one this CPU has, or the one that `STATICGRAD_ISA` names (`portable`, `avx2`, `avx512`).
+    /// The path in use: the best one this CPU has, or the one that `STATICGRAD_ISA` names (`portable`, `avx2`, `avx512`; `avx512f` is
+    /// the last as on CPUs without VNNI and bf16 dot products).
     ///
     /// An unknown or unsupported name is reported by [`Isa::from_environment`], which `main` calls first; here it would be
     /// a broken invariant.
@@ -32,9 +43,11 @@ impl Isa {
         let wanted = match name.as_str() {
             "portable" => Isa::Portable,
             "avx2" => Isa::Avx2,
-            "avx512" => Isa::Avx512,
+            "avx512" | PLAIN_AVX512 => Isa::Avx512,
             other => {
-                return Err(format!("STATICGRAD_ISA={other}: unknown instruction set; use portable, avx2 or avx512"));
+                return Err(format!(
+                    "STATICGRAD_ISA={other}: unknown instruction set; use portable, avx2, avx512 or {PLAIN_AVX512}"
+                ));
             }
         };
         if Isa::available().contains(&wanted) {
@@ -83,7 +96,7 @@ impl Isa {
     /// Whether the path may use 512-bit VNNI (`vpdpbusd`).
     pub fn has_vnni(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && is_x86_feature_detected!("avx512vnni");
+        return self == Isa::Avx512 && has_extensions() && is_x86_feature_detected!("avx512vnni");
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -91,7 +104,7 @@ impl Isa {
     /// Whether the path may use 512-bit bf16 dot products (`vdpbf16ps`).
     pub fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+        return self == Isa::Avx512 && has_extensions() && is_x86_feature_detected!("avx512bf16");
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
