@@ -175,7 +175,7 @@ impl AttentionKernel {
         for &segment in o.rows().segments() {
             let blocks = segment.count.div_ceil(self.block_rows());
             if block < blocks {
-                let first = segment.start + block * self.block_rows();
+                let first = segment.start + late_and_early(block, blocks) * self.block_rows();
                 let rows = first..(first + self.block_rows()).min(segment.start + segment.count);
                 return Unit { segment, rows, kv_heads };
             }
@@ -183,6 +183,13 @@ impl AttentionKernel {
         }
         unreachable!("tile {tile} beyond the rows of the call")
     }
+}
+
+/// The block of rows with place `at` in the order of work: every second one from the last on, then the others from the last of them on. Late
+/// blocks see more keys and take longer; so either half of the list goes from long to short, and workers end together.
+fn late_and_early(at: usize, blocks: usize) -> usize {
+    let half = blocks.div_ceil(2);
+    if at < half { blocks - 1 - 2 * at } else { blocks - 2 - 2 * (at - half) }
 }
 
 impl Kernel for AttentionKernel {
@@ -225,5 +232,22 @@ impl AttentionKernel {
         let mut log_sum_exp = self.save.then(|| o.output(1, rows, heads));
         let mut scratch = o.scratch();
         attention_forward_heads(o.isa(), &input, &mut out, log_sum_exp.as_mut(), scratch.row_mut(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::late_and_early;
+
+    #[test]
+    fn every_block_has_one_place_and_halves_go_from_late_to_early() {
+        assert_eq!((0..5).map(|at| late_and_early(at, 5)).collect::<Vec<_>>(), [4, 2, 0, 3, 1]);
+        for blocks in 1..40 {
+            let mut order: Vec<usize> = (0..blocks).map(|at| late_and_early(at, blocks)).collect();
+            let half = blocks.div_ceil(2);
+            assert!(order[..half].is_sorted_by(|a, b| a > b) && order[half..].is_sorted_by(|a, b| a > b), "{order:?}");
+            order.sort_unstable();
+            assert_eq!(order, (0..blocks).collect::<Vec<_>>());
+        }
     }
 }

@@ -282,6 +282,9 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             *limit = (position + 1).saturating_sub(tile.first).min(KEY_TILE);
         }
         let limits = &limits[..n];
+        if most(limits) == 0 {
+            return;
+        }
         let vectors = self.input.positions.len() * self.group;
         let state = state.after(v, d);
         // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile.

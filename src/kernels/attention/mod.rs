@@ -18,12 +18,12 @@ pub use backward::{AttentionPart, AttentionSaved, attention_backward, attention_
 pub use forward::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
 pub use tile::KEY_TILE;
 
-/// Query rows of a unit of work that make a good size for `group` query heads per key-value head.
+/// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group` query heads per key-value head.
 pub const fn query_rows(group: usize) -> usize {
     match group {
-        0..=1 => 64,
-        2..=4 => 32,
-        _ => 16,
+        0..=1 => 128,
+        2..=4 => 64,
+        _ => 32,
     }
 }
 
