@@ -27,8 +27,8 @@ impl Job for Empty {
     fn tiles(&self, _phase: usize) -> usize {
         self.tiles
     }
-    fn run(&self, phase: usize, tile: usize, worker: usize) {
-        divan::black_box((phase, tile, worker));
+    fn run(&self, phase: usize, tiles: std::ops::Range<usize>, worker: usize) {
+        divan::black_box((phase, tiles, worker));
     }
 }
 

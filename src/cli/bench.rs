@@ -16,7 +16,7 @@ use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 pub(super) use speed::main_type;
-use speed::{Work, best_and_median, tokens};
+use speed::{Reading, Work, best_and_median, tokens};
 
 /// Options of `bench`.
 #[derive(Args)]
@@ -90,6 +90,7 @@ struct Measured<'a> {
     percent_of_limit: f64,
     /// Bytes and operations a second, of a model's runs.
     rates: Option<(f64, f64)>,
+    reading: Option<Reading>,
 }
 
 fn print(args: &BenchArgs, threads: usize, m: &Measured) {
@@ -103,13 +104,21 @@ fn print(args: &BenchArgs, threads: usize, m: &Measured) {
             object["gb_per_second"] = json!(round(bytes / 1e9));
             object["gflops"] = json!(round(flops / 1e9));
         }
+        if let Some(r) = m.reading {
+            object["read_bandwidth"] = json!(round(r.bandwidth / 1e9));
+            object["percent_of_best_pass"] = json!(round(r.percent_of_best_pass));
+        }
         line(&object.to_string());
     } else {
         let rates = m.rates.map_or_else(String::new, |(bytes, flops)| {
             format!("  {:>6.2} GB/s {:>7.1} GFLOP/s", bytes / 1e9, flops / 1e9)
         });
+        let reading = m.reading.map_or_else(String::new, |r| {
+            let bandwidth = r.bandwidth / 1e9;
+            format!(" (reads at {bandwidth:.1} GB/s; best run {:.1} % of the fastest pass)", r.percent_of_best_pass)
+        });
         line(&format!(
-            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}{rates}  {:>5.1} % of the limit",
+            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}{rates}  {:>5.1} % of the limit{reading}",
             m.what, m.model, m.dtype, m.best, m.unit, m.median, m.percent_of_limit
         ));
     }
@@ -179,6 +188,7 @@ fn roofline(args: &BenchArgs, threads: usize) {
                 unit,
                 percent_of_limit,
                 rates: None,
+                reading: None,
             },
         );
     };
@@ -208,6 +218,7 @@ fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<
         unit: "tokens/s",
         percent_of_limit: speed.percent_of_limit,
         rates: Some((speed.bytes_per_second, speed.flops_per_second)),
+        reading: speed.reading,
     };
     print(args, threads, &m);
     Ok(())
@@ -229,6 +240,7 @@ fn disturbed(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
                 unit: "× time",
                 percent_of_limit: 100.0 * slow.median / MOST_SLOWDOWN,
                 rates: None,
+                reading: None,
             };
             print(args, slow.threads, &m);
         }

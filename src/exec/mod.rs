@@ -200,6 +200,11 @@ impl<'w> Executor<'w> {
     }
 }
 
+/// Phases after a phase among which the next weights are looked for: between two products lie attention and the preparation of rows.
+const PHASES_AHEAD: usize = 4;
+/// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.
+const SOON_BYTES: usize = 256 << 10;
+
 /// Some of an executor's phases, as the workers see them.
 struct Run<'a, 'w> {
     exec: &'a Executor<'w>,
@@ -217,9 +222,21 @@ impl Job for Run<'_, '_> {
         self.exec.kernels[node as usize].tiles(&self.exec.operands(node as usize, 0), phase as usize)
     }
 
-    fn run(&self, phase: usize, tile: usize, worker: usize) {
+    fn run(&self, phase: usize, tiles: Range<usize>, worker: usize) {
         let (node, phase) = self.exec.phases[self.first + phase];
-        self.exec.kernels[node as usize].run(&self.exec.operands(node as usize, worker), phase as usize, tile);
+        self.exec.kernels[node as usize].run_tiles(&self.exec.operands(node as usize, worker), phase as usize, tiles);
+    }
+
+    /// The weights of the next phase that has some; after the last, those of the first, as the next call is probably alike.
+    fn soon(&self, phase: usize, worker: usize) -> Range<*const u8> {
+        let weights = |ahead| {
+            let (node, phase) = self.exec.phases[self.first + (phase + ahead) % self.count];
+            let (kernel, o) = (&self.exec.kernels[node as usize], self.exec.operands(node as usize, worker));
+            let first = workers::run_start(kernel.tiles(&o, phase as usize), worker, self.exec.threads());
+            let weights = kernel.weights_from(&o, phase as usize, first);
+            weights[..weights.len().min(SOON_BYTES)].as_ptr_range()
+        };
+        (1..=PHASES_AHEAD).map(weights).find(|w| w.start < w.end).unwrap_or(workers::NOTHING)
     }
 
     fn phase_done(&self, phase: usize) {

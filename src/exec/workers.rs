@@ -1,11 +1,15 @@
 //! Workers that walk a list of phases together.
 //!
-//! The tiles of a phase are split into one run per worker. A 64-bit word holds (end, next tile) of each run; claiming a tile is one
-//! `fetch_add` on it. A worker claims from its own run first, so that it streams memory in order, then from the runs of others. A phase
-//! ends when its last *tile* ends, not when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds a
-//! tile. Whoever finishes the last tile opens the next phase. Waiting is spin, then park on a futex.
+//! The tiles of a phase are split into one run per worker. A 64-bit word holds (end, next tile) of each run; a claim takes a share of what
+//! is left of it. A worker claims from its own run first, so that it streams memory in order, then from the runs of others; it counts what it
+//! did of its own run once, as a counter that all workers write is far away from most of them. A phase ends when its last *tile* ends, not
+//! when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds tiles. Whoever finishes the last tile
+//! opens the next phase. Waiting is spin, then park on a futex; a worker that spins fetches what it will read next, so that memory is
+//! never idle.
 #![allow(unsafe_code)]
 
+use crate::kernels::linear::prefetch_line;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -17,21 +21,52 @@ pub trait Job: Sync {
     fn phases(&self) -> usize;
     /// Tiles of a phase; fewer than 2^31. Zero skips it.
     fn tiles(&self, phase: usize) -> usize;
-    /// Runs one tile as worker `worker`.
-    fn run(&self, phase: usize, tile: usize, worker: usize);
+    /// Runs adjacent tiles as worker `worker`.
+    fn run(&self, phase: usize, tiles: Range<usize>, worker: usize);
+    /// Memory that worker `worker` reads first after `phase`. Only a hint: nothing depends on it but speed.
+    fn soon(&self, _phase: usize, _worker: usize) -> Range<*const u8> {
+        NOTHING
+    }
     /// Called by one worker when a phase has ended, before the next opens (for profiles).
     fn phase_done(&self, _phase: usize) {}
 }
 
-/// A run of tiles: `end << 32 | next`. Claims beyond the end, at most one a worker, count `next` on and mean nothing.
+/// An empty answer of [`Job::soon`].
+pub const NOTHING: Range<*const u8> = std::ptr::null()..std::ptr::null();
+/// What a claim leaves of a run, in claims of the same size: large claims cost least, and small ones at the end even out the workers.
+const CLAIMS: usize = 4;
+/// Cache lines fetched between two looks at the epoch.
+const LINES: usize = 4;
+
+/// A run of tiles: `end << 32 | next`.
 fn word(end: usize, next: usize) -> u64 {
     (end as u64) << 32 | next as u64
 }
 
-/// The next tile of a run, unless none is left.
-fn next(word: u64) -> Option<usize> {
-    let (end, next) = (word >> 32, word & u64::from(u32::MAX));
-    (next < end).then_some(next as usize)
+/// The tiles that are left of a run.
+fn left(word: u64) -> Range<usize> {
+    (word & u64::from(u32::MAX)) as usize..(word >> 32) as usize
+}
+
+/// Takes the next tiles of a run, unless none is left.
+fn claim(run: &AtomicU64) -> Option<Range<usize>> {
+    let mut now = run.load(Ordering::Acquire);
+    loop {
+        let left = left(now);
+        if left.is_empty() {
+            return None;
+        }
+        let mine = left.start..left.start + left.len().div_ceil(CLAIMS);
+        match run.compare_exchange_weak(now, word(left.end, mine.end), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some(mine),
+            Err(newer) => now = newer,
+        }
+    }
+}
+
+/// The first tile of run `run` of `runs` runs of a phase of `tiles` tiles.
+pub fn run_start(tiles: usize, run: usize, runs: usize) -> usize {
+    run * tiles / runs
 }
 
 #[repr(align(128))]
@@ -122,10 +157,10 @@ impl Workers {
         shared.job.store(std::ptr::from_ref(&pointer).cast_mut(), Ordering::Relaxed);
         shared.panicked.store(false, Ordering::Relaxed);
         shared.open(job, 0);
-        let mut seen = 0;
+        let (mut seen, mut soon) = (0, NOTHING);
         while !shared.finished.load(Ordering::Acquire) {
-            shared.work(0);
-            shared.wait(&mut seen);
+            shared.work(0, &mut soon);
+            shared.wait(&mut seen, &mut soon);
         }
         shared.job.store(std::ptr::null_mut(), Ordering::Relaxed);
         assert!(!shared.panicked.load(Ordering::Relaxed), "a worker panicked");
@@ -152,7 +187,7 @@ impl Shared {
                 self.phase.store(phase, Ordering::Relaxed);
                 self.done.0.store(0, Ordering::Relaxed);
                 self.tiles.store(tiles as u32, Ordering::Relaxed);
-                let start = |run: usize| run * tiles / self.runs.len();
+                let start = |run: usize| run_start(tiles, run, self.runs.len());
                 for (i, run) in self.runs.iter().enumerate() {
                     run.0.store(word(start(i + 1), start(i)), Ordering::Release);
                 }
@@ -173,42 +208,63 @@ impl Shared {
         }
     }
 
-    /// A tile of the worker's own run, else of the first run after it that has one left.
-    fn claim(&self, worker: usize) -> Option<usize> {
-        let (before, after) = self.runs.split_at(worker);
-        after.iter().chain(before).find_map(|run| {
-            next(run.0.load(Ordering::Acquire))?;
-            next(run.0.fetch_add(1, Ordering::AcqRel))
-        })
-    }
-
     /// Claims and runs tiles until the current phase has none left to claim. Phases that this worker opens itself are entered too.
-    fn work(&self, worker: usize) {
-        while let Some(tile) = self.claim(worker) {
-            // The phase cannot end before this tile does, so phase and job stay what they are until `done` counts it.
+    /// `soon` becomes what the worker reads first after its own run.
+    fn work(&self, worker: usize, soon: &mut Range<*const u8>) {
+        let (before, others) = self.runs.split_at(worker);
+        let (mine, after) = others.split_first().expect("every worker has a run");
+        // Tiles of the own run that are done and not counted.
+        let mut uncounted = 0;
+        loop {
+            let own = claim(&mine.0);
+            let tiles = match &own {
+                Some(tiles) => tiles.clone(),
+                None if uncounted > 0 => 0..0,
+                None => match after.iter().chain(before).find_map(|run| claim(&run.0)) {
+                    Some(tiles) => tiles,
+                    None => return,
+                },
+            };
+            // The phase cannot end before the tiles of this worker are counted, so phase and job stay what they are until then.
             let phase = self.phase.load(Ordering::Relaxed);
-            // SAFETY: `run` keeps the job and the pointer to it alive until every claimed tile is done (see there); the
-            // acquiring claim above makes both visible.
+            // SAFETY: `run` keeps the job and the pointer to it alive until every claimed tile is counted (see there), and this worker
+            // has claimed some; the acquiring claim above makes both visible.
             let job = unsafe { &*(*self.job.load(Ordering::Relaxed)).0 };
-            if catch_unwind(AssertUnwindSafe(|| job.run(phase, tile, worker))).is_err() {
+            uncounted += tiles.len();
+            let attempt = || match tiles.is_empty() {
+                true => *soon = job.soon(phase, worker),
+                false => job.run(phase, tiles, worker),
+            };
+            if catch_unwind(AssertUnwindSafe(attempt)).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            // Read before the tile counts as done: after, another worker may open the next phase.
-            let tiles = self.tiles.load(Ordering::Relaxed);
-            if self.done.0.fetch_add(1, Ordering::AcqRel) + 1 == tiles {
+            if own.is_some() {
+                continue;
+            }
+            // Read before the tiles are counted: after, another worker may open the next phase.
+            let all = self.tiles.load(Ordering::Relaxed) as usize;
+            if self.done.0.fetch_add(uncounted as u32, Ordering::AcqRel) as usize + uncounted == all {
                 job.phase_done(phase);
                 self.open(job, phase + 1);
             }
+            uncounted = 0;
         }
     }
 
-    /// Waits until the epoch differs from `seen`: spins first, then parks.
-    fn wait(&self, seen: &mut u32) {
+    /// Waits until the epoch differs from `seen`: spins first, fetching `soon`, then parks.
+    fn wait(&self, seen: &mut u32, soon: &mut Range<*const u8>) {
         for spin in 0..self.spins {
             let epoch = self.epoch.load(Ordering::Acquire);
             if epoch != *seen {
                 *seen = epoch;
                 return;
+            }
+            if soon.start < soon.end {
+                for _ in 0..LINES {
+                    prefetch_line(soon.start);
+                    soon.start = soon.start.wrapping_add(64);
+                }
+                continue;
             }
             if spin % 1024 == 1023 {
                 std::thread::yield_now();
@@ -228,10 +284,10 @@ impl Shared {
     }
 
     fn serve(&self, worker: usize) {
-        let mut seen = 0;
+        let (mut seen, mut soon) = (0, NOTHING);
         while !self.stop.load(Ordering::Acquire) {
-            self.work(worker);
-            self.wait(&mut seen);
+            self.work(worker, &mut soon);
+            self.wait(&mut seen, &mut soon);
         }
     }
 }
@@ -253,12 +309,17 @@ mod tests {
         fn tiles(&self, phase: usize) -> usize {
             self.sizes[phase]
         }
-        fn run(&self, phase: usize, tile: usize, _worker: usize) {
-            assert!(tile < self.sizes[phase]);
+        fn run(&self, phase: usize, tiles: Range<usize>, _worker: usize) {
+            assert!(!tiles.is_empty() && tiles.end <= self.sizes[phase]);
             if phase > 0 {
                 assert_eq!(self.done[phase - 1].load(Ordering::Relaxed), self.sizes[phase - 1]);
             }
-            self.done[phase].fetch_add(1, Ordering::Relaxed);
+            self.done[phase].fetch_add(tiles.len(), Ordering::Relaxed);
+        }
+        fn soon(&self, phase: usize, _worker: usize) -> Range<*const u8> {
+            // Not a place where anything is: hints may be anything.
+            let at = std::ptr::without_provenance(64 * phase);
+            at..at.wrapping_add(640)
         }
     }
 
@@ -287,8 +348,8 @@ mod tests {
         fn tiles(&self, _phase: usize) -> usize {
             5
         }
-        fn run(&self, phase: usize, tile: usize, _worker: usize) {
-            assert!(phase != 1 || tile != 3, "broken on purpose");
+        fn run(&self, phase: usize, tiles: Range<usize>, _worker: usize) {
+            assert!(phase != 1 || !tiles.contains(&3), "broken on purpose");
         }
     }
 

@@ -90,13 +90,24 @@ impl Streams {
     }
 }
 
-/// Bytes per second that `threads` threads read of `values`, each a part in order, best of several passes. What of it stays in the caches
-/// from pass to pass counts.
-pub fn read_bandwidth_of(isa: Isa, threads: usize, values: &[f32]) -> f64 {
-    let seconds = best(threads, PASSES, |t| {
+/// Bytes per second of some passes over memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Passes {
+    /// Of the fastest pass.
+    pub best: f64,
+    /// Of all passes together.
+    pub mean: f64,
+}
+
+/// Bytes per second that `threads` threads read of `values`, each a part in order. What of it stays in the caches from pass to pass counts.
+/// A first pass, in which the threads start, does not.
+pub fn read_bandwidth_of(isa: Isa, threads: usize, values: &[f32]) -> Passes {
+    let bytes = size_of_val(values) as f64;
+    let pass = |t: usize| {
         black_box(read(isa, part(values, t, threads)));
-    });
-    size_of_val(values) as f64 / seconds
+    };
+    let (best, mean) = times(threads, 1, PASSES, pass);
+    Passes { best: bytes / best, mean: bytes / mean }
 }
 
 /// Operations per second (a multiply and an add are two) of `threads` threads.
@@ -123,17 +134,26 @@ unsafe impl Sync for Base {}
 
 /// Shortest wall-clock time in seconds in which all threads finish one pass.
 fn best(threads: usize, passes: usize, work: impl Fn(usize) + Sync) -> f64 {
+    times(threads, 0, passes, work).0
+}
+
+/// Shortest and mean wall-clock time in seconds in which all threads finish one pass, after `before` passes that do not count.
+fn times(threads: usize, before: usize, passes: usize, work: impl Fn(usize) + Sync) -> (f64, f64) {
     let (start, end) = (Barrier::new(threads), Barrier::new(threads));
     let pass = |t: usize| {
-        let mut best = f64::INFINITY;
-        for _ in 0..passes {
+        let (mut best, mut sum) = (f64::INFINITY, 0.0);
+        for pass in 0..before + passes {
             start.wait();
             let clock = Instant::now();
             work(t);
             end.wait();
-            best = best.min(clock.elapsed().as_secs_f64());
+            if pass >= before {
+                let time = clock.elapsed().as_secs_f64();
+                best = best.min(time);
+                sum += time;
+            }
         }
-        best
+        (best, sum / passes as f64)
     };
     std::thread::scope(|scope| {
         for t in 1..threads {

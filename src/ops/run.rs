@@ -211,4 +211,14 @@ pub trait Kernel: Send + Sync {
 
     /// Computes one tile.
     fn run(&self, operands: &dyn Operands, phase: usize, tile: usize);
+
+    /// Computes adjacent tiles, where that is cheaper than one by one.
+    fn run_tiles(&self, operands: &dyn Operands, phase: usize, tiles: Range<usize>) {
+        tiles.for_each(|tile| self.run(operands, phase, tile));
+    }
+
+    /// Weights that the phase reads from tile `tile` on, so that they can be fetched before the phase begins. Empty where they are unknown.
+    fn weights_from<'a>(&self, _operands: &'a dyn Operands, _phase: usize, _tile: usize) -> &'a [u8] {
+        &[]
+    }
 }

@@ -41,9 +41,21 @@ pub struct Speed {
     pub bytes_per_second: f64,
     /// Operations of products and attention that it did a second.
     pub flops_per_second: f64,
-    /// The best run in percent of the limit: the arithmetic peak for prefill; for decode the bandwidth at which the weights themselves are
-    /// read by a plain sum over them.
+    /// In percent of the limit. For prefill the best run over the arithmetic peak. For decode the median over runs, each beside the bandwidth
+    /// at which the weights themselves are read by a plain sum over them just before and after it: means of passes for a mean of tokens, as
+    /// the bandwidth of a shared machine changes within seconds.
     pub percent_of_limit: f64,
+    /// What a token was measured beside, for decode.
+    pub reading: Option<Reading>,
+}
+
+/// Plain reading of the weights, beside decoding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// Bytes a second, the median over runs.
+    pub bandwidth: f64,
+    /// The best run in percent of the single fastest pass over the weights.
+    pub percent_of_best_pass: f64,
 }
 
 impl Work {
@@ -136,7 +148,7 @@ pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
     (rates[rates.len() - 1], rates[rates.len() / 2])
 }
 
-/// Measures `work` `repeat` times after one run to warm up; before each run the limit of the machine.
+/// Measures `work` `repeat` times after one run to warm up; before each run the limit of the machine, after decoding again.
 ///
 /// # Errors
 /// Weights that do not load; rows that do not fit.
@@ -150,15 +162,26 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
     let whole = store.bytes().len() / size_of::<f32>() * size_of::<f32>();
     let weights: &[f32] = bytemuck::try_cast_slice(&store.bytes()[..whole])
         .map_err(|e| Error::Weights(format!("weights are not aligned: {e}")))?;
-    let (mut limit, mut rates) = (0f64, Vec::with_capacity(repeat + 1));
-    for _ in 0..=repeat {
-        limit = limit.max(match work {
-            Work::Decode(_) => read_bandwidth_of(isa, threads, weights),
-            Work::Prefill(_) => arithmetic_peak(isa, Arithmetic::of(dtype), threads),
-        });
-        rates.push(work.run(&mut session, &text)?);
+    work.run(&mut session, &text)?;
+    let (mut rates, mut limits, mut shares, mut most) = (Vec::new(), Vec::new(), Vec::new(), 0f64);
+    for _ in 0..repeat {
+        match work {
+            Work::Prefill(_) => {
+                most = most.max(arithmetic_peak(isa, Arithmetic::of(dtype), threads));
+                rates.push(work.run(&mut session, &text)?);
+            }
+            Work::Decode(_) => {
+                let before = read_bandwidth_of(isa, threads, weights);
+                let rate = work.run(&mut session, &text)?;
+                let after = read_bandwidth_of(isa, threads, weights);
+                let limit = (before.mean + after.mean) / 2.0;
+                most = most.max(before.best).max(after.best);
+                rates.push(rate);
+                limits.push(limit);
+                shares.push(rate / limit);
+            }
+        }
     }
-    rates.remove(0);
     let (best, median) = best_and_median(rates);
     let (bytes, flops) = match work {
         Work::Prefill(rows) => {
@@ -170,10 +193,16 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
         }
     };
     let (bytes_per_second, flops_per_second) = (best * bytes, best * flops);
-    let reached = if let Work::Decode(_) = work { bytes_per_second } else { flops_per_second };
-    let percent_of_limit = 100.0 * reached / limit;
+    let (percent_of_limit, reading) = match work {
+        Work::Prefill(_) => (100.0 * flops_per_second / most, None),
+        Work::Decode(_) => {
+            let percent_of_best_pass = 100.0 * bytes_per_second / most;
+            let bandwidth = best_and_median(limits).1;
+            (100.0 * bytes * best_and_median(shares).1, Some(Reading { bandwidth, percent_of_best_pass }))
+        }
+    };
     let (rows, weights) = (work.rows(), store.bytes().len());
-    Ok(Speed { rows, dtype, weights, best, median, bytes_per_second, flops_per_second, percent_of_limit })
+    Ok(Speed { rows, dtype, weights, best, median, bytes_per_second, flops_per_second, percent_of_limit, reading })
 }
 
 /// Weight bytes that one call reads: every matrix that is multiplied by.

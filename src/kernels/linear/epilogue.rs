@@ -174,12 +174,13 @@ pub fn copy(to: &mut [f32], from: &[f32]) {
 /// Asks for the cache lines of `values`, which a product is about to read or write.
 pub fn prefetch(values: &[f32]) {
     for line in values.chunks(16) {
-        prefetch_line(line.as_ptr());
+        prefetch_line(line.as_ptr().cast());
     }
 }
 
+/// Asks for the cache line at any address.
 #[inline]
-fn prefetch_line(at: *const f32) {
+pub fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -57,6 +57,11 @@ impl<'a> PackedMatrix<'a> {
         self.layout
     }
 
+    /// Bytes of panels `panels`.
+    pub fn panel_bytes(&self, panels: std::ops::Range<usize>) -> &'a [u8] {
+        &self.bytes[panels.start * self.panel_bytes..panels.end * self.panel_bytes]
+    }
+
     /// Bytes of panel `p`.
     pub(super) fn panel(&self, p: usize) -> &'a [u8] {
         &self.bytes[p * self.panel_bytes..][..self.panel_bytes]

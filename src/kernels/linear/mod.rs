@@ -22,7 +22,7 @@ mod pack;
 mod product;
 mod rows;
 
-pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual, add, copy, prefetch};
+pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual, add, copy, prefetch, prefetch_line};
 pub use layout::{Layout, PANEL, packed_bytes, panel_bytes};
 pub use matrix::PackedMatrix;
 pub use pack::{Source, pack};

@@ -133,7 +133,7 @@ pub struct Grid {
 const TILE_BYTES: usize = 48 << 10;
 /// Row blocks in a tile of many rows: enough to use a panel from the second-level cache many times.
 const TILE_BLOCKS: usize = 16;
-/// Tiles of few rows in a product, enough to even out the threads.
+/// Tiles of many rows in a product, enough to even out the threads.
 const TILES: usize = 64;
 
 impl Grid {
@@ -149,7 +149,7 @@ impl Grid {
         let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(TILE_BLOCKS).max(1)).max(1);
         let panel_bytes = layout.panel_bytes(k).unwrap_or(usize::MAX).max(1);
         let panels_per_tile = if blocks <= 1 {
-            TILE_BYTES.div_ceil(panel_bytes).max(panels / TILES).clamp(1, panels.max(1))
+            TILE_BYTES.div_ceil(panel_bytes).clamp(1, panels.max(1))
         } else {
             (panels / TILES).max(1)
         };
@@ -166,6 +166,12 @@ impl Grid {
         let across = self.blocks.div_ceil(self.blocks_per_tile).max(1);
         let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
         (part(tile / across, self.panels_per_tile, self.panels), part(tile % across, self.blocks_per_tile, self.blocks))
+    }
+
+    /// Adjacent tiles as one, where the product has one tile across the rows.
+    pub fn joined(&self, tiles: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+        let panels = tiles.start * self.panels_per_tile..self.panels.min(tiles.end * self.panels_per_tile);
+        (self.blocks <= self.blocks_per_tile).then_some((panels, 0..self.blocks))
     }
 
     /// Whether `dtype` quantises activations, for which a single row still has to be prepared.

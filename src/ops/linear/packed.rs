@@ -142,10 +142,9 @@ impl PackedKernel {
         Prepared::new(layout, &bytemuck::cast_slice(scratch.row(0))[..layout.bytes()])
     }
 
-    fn multiply(&self, o: &dyn Operands, i: usize, tile: usize) {
+    fn multiply(&self, o: &dyn Operands, i: usize, (panels, blocks): (Range<usize>, Range<usize>)) {
         let rows = o.rows().len();
         let matrix = self.matrix(o, i);
-        let (panels, blocks) = self.grid(o, i).tile(tile);
         let x = self.x(o, i);
         let columns = panels.start * PANEL..(panels.end * PANEL).min(matrix.n());
         if self.form.activation == Activation::Swiglu {
@@ -204,17 +203,42 @@ impl Kernel for PackedKernel {
         (0..self.products()).map(|i| self.grid(o, i).tiles()).sum()
     }
 
-    fn run(&self, o: &dyn Operands, phase: usize, mut tile: usize) {
+    fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
+        self.run_tiles(o, phase, tile..tile + 1);
+    }
+
+    fn run_tiles(&self, o: &dyn Operands, phase: usize, tiles: Range<usize>) {
         if phase == 0 {
-            return self.prepare(o, tile);
+            return tiles.for_each(|tile| self.prepare(o, tile));
+        }
+        let mut first = 0;
+        for i in 0..self.products() {
+            let grid = self.grid(o, i);
+            let end = first + grid.tiles();
+            let mine = tiles.start.max(first)..tiles.end.min(end);
+            if !mine.is_empty() {
+                let mine = mine.start - first..mine.end - first;
+                match grid.joined(mine.clone()) {
+                    Some(all) => self.multiply(o, i, all),
+                    None => mine.for_each(|tile| self.multiply(o, i, grid.tile(tile))),
+                }
+            }
+            first = end;
+        }
+    }
+
+    fn weights_from<'a>(&self, o: &'a dyn Operands, phase: usize, mut tile: usize) -> &'a [u8] {
+        if phase == 0 || o.rows().is_empty() {
+            return &[];
         }
         for i in 0..self.products() {
-            let tiles = self.grid(o, i).tiles();
-            if tile < tiles {
-                return self.multiply(o, i, tile);
+            let grid = self.grid(o, i);
+            if tile < grid.tiles() {
+                let matrix = self.matrix(o, i);
+                return matrix.panel_bytes(grid.tile(tile).0.start..matrix.panels());
             }
-            tile -= tiles;
+            tile -= grid.tiles();
         }
-        unreachable!("tile {tile} beyond the products' grids");
+        &[]
     }
 }
