@@ -17,8 +17,8 @@ use std::ops::Range;
 /// Query rows of a tile pair: as many as keys, so that only pairs on the diagonal are cut by causality.
 const TILE: usize = KEY_TILE;
 
-/// Query blocks that are packed at a time and meet each key tile while it is packed: with heads of 64 they and the tile take
-/// half a MiB of the second-level cache, and rows that lie far apart are read once for many pairs.
+/// Query blocks that are packed together and meet a key tile while it is packed, so that rows that lie far apart are read once
+/// for many pairs; with heads of 64 all that is packed takes half a MiB of the second-level cache.
 const SPAN_BLOCKS: usize = 8;
 
 /// Floats of scratch that [`attention_backward`] needs.

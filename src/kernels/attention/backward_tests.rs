@@ -101,7 +101,7 @@ impl Case {
 
 #[test]
 fn gradients_match_f64() {
-    for (d, group, t) in [(64, 1, 130), (16, 3, 70), (20, 2, 65), (13, 1, 64), (80, 1, 5), (1, 2, 66)] {
+    for (d, group, t) in [(64, 1, 130), (16, 3, 70), (20, 2, 65), (13, 1, 64), (80, 1, 5), (1, 2, 66), (9, 2, 600)] {
         let case = Case::new(d, group, t);
         let want = case.reference();
         for isa in Isa::available() {
@@ -123,7 +123,7 @@ fn gradients_match_f64() {
 
 #[test]
 fn any_split_into_parts_gives_the_same_bits() {
-    for (d, group, t) in [(64, 1, 150), (24, 3, 129)] {
+    for (d, group, t) in [(64, 1, 150), (24, 3, 129), (8, 2, 600), (8, 1, 1100)] {
         let case = Case::new(d, group, t);
         for isa in Isa::available() {
             let whole = case.run(isa, &[AttentionPart::All]);
