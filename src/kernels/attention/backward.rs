@@ -5,29 +5,16 @@
 //! first head on, so the bits are the same however the work is split.
 #![allow(unsafe_code)]
 
-use super::tile::{KEY_TILE, Product, Start, copy_row, padded, row_pointers, transpose_tile};
+use super::backward_scratch::{Parts, SPAN_BLOCKS, TILE};
+use super::tile::{Ahead, Product, Start, copy_row, padded, row_pointers, transpose_tile};
 use crate::kernels::isa::Isa;
 use crate::kernels::reduce::row_sums;
 use crate::kernels::vector::map::LaneFn;
-use crate::kernels::vector::math::exp;
+use crate::kernels::vector::math::exp2_falling;
 use crate::kernels::vector::{Kernel, Simd, dispatch};
 use crate::kernels::view::{View, ViewMut};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
-
-/// Query rows of a tile pair: as many as keys, so that only pairs on the diagonal are cut by causality.
-const TILE: usize = KEY_TILE;
-
-/// Query blocks that are packed together and meet a key tile while it is packed, so that rows that lie far apart are read once
-/// for many pairs; with heads of 64 all that is packed takes half a MiB of the second-level cache.
-const SPAN_BLOCKS: usize = 8;
-
-/// Floats of scratch that [`attention_backward`] needs.
-pub const fn attention_backward_scratch(head_dim: usize) -> usize {
-    2 * head_dim * TILE
-        + 3 * TILE * padded(head_dim)
-        + SPAN_BLOCKS * (3 * TILE * padded(head_dim) + 2 * TILE)
-        + 2 * TILE * TILE
-}
 
 /// What the forward pass of one key-value head saw and saved, and the gradient of its result. Row i is position i.
 #[derive(Clone, Copy)]
@@ -54,15 +41,15 @@ pub struct AttentionSaved<'a> {
 pub enum AttentionPart {
     /// Everything.
     All,
-    /// `d_q` of the block of [`KEY_TILE`] rows with this number.
+    /// `d_q` of the block of [`KEY_TILE`](super::KEY_TILE) rows with this number.
     Queries(usize),
-    /// `d_keys` and `d_values` of the tile of [`KEY_TILE`] rows with this number.
+    /// `d_keys` and `d_values` of the tile of [`KEY_TILE`](super::KEY_TILE) rows with this number.
     Keys(usize),
 }
 
 /// Overwrites the gradients of queries, keys and values (those of `part`).
 ///
-/// `scratch`: [`attention_backward_scratch`] floats, of any content.
+/// `scratch`: [`attention_backward_scratch`](super::attention_backward_scratch) floats, of any content.
 ///
 /// # Panics
 /// When a shape does not fit.
@@ -92,8 +79,6 @@ pub fn attention_backward(
             && (matches!(part, AttentionPart::Queries(_)) || same(d_keys, d) && same(d_values, d)),
         "attention gradients of different shapes"
     );
-    let needed = attention_backward_scratch(d);
-    assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
     dispatch(isa, Backward { saved, part, d_q, d_keys, d_values, scratch, d, group: width / d });
 }
 
@@ -106,28 +91,6 @@ struct Backward<'a, 'q, 'k, 'v> {
     scratch: &'a mut [f32],
     d: usize,
     group: usize,
-}
-
-/// The scratch of one call, cut up. Row-major tiles have rows of padded(D); transposed ones rows of TILE. What belongs to query
-/// rows holds [`SPAN_BLOCKS`] blocks.
-#[derive(Clone, Copy)]
-struct Parts {
-    keys_transposed: *mut f32,
-    values_transposed: *mut f32,
-    /// Keys times scale.
-    keys: *mut f32,
-    d_keys: *mut f32,
-    d_values: *mut f32,
-    /// Queries times scale.
-    q: *mut f32,
-    d_out: *mut f32,
-    d_q: *mut f32,
-    probabilities: *mut f32,
-    /// dP, then dS.
-    d_scores: *mut f32,
-    log_sum_exp: *mut f32,
-    /// Σ d_out · out of each row.
-    delta: *mut f32,
 }
 
 struct DotTerms;
@@ -143,10 +106,10 @@ impl Kernel for Backward<'_, '_, '_, '_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let all = self.saved.q.rows().div_ceil(TILE);
-        let parts = self.cut();
+        let parts = Parts::new(self.scratch, self.d);
         let spans = |from: usize| (from..all).step_by(SPAN_BLOCKS).map(|first| first..all.min(first + SPAN_BLOCKS));
         for head in 0..self.group {
-            // SAFETY: `attention_backward` checked every shape; `cut` keeps the parts inside the scratch.
+            // SAFETY: `attention_backward` checked every shape; the parts are inside the scratch.
             unsafe {
                 match self.part {
                     AttentionPart::All => {
@@ -168,49 +131,7 @@ impl Kernel for Backward<'_, '_, '_, '_> {
     }
 }
 
-impl Parts {
-    /// The parts with the query rows of block `slot` of the span.
-    #[inline(always)]
-    fn of_block(self, slot: usize, stride: usize) -> Self {
-        let rows = slot * TILE;
-        Parts {
-            q: self.q.wrapping_add(rows * stride),
-            d_out: self.d_out.wrapping_add(rows * stride),
-            d_q: self.d_q.wrapping_add(rows * stride),
-            log_sum_exp: self.log_sum_exp.wrapping_add(rows),
-            delta: self.delta.wrapping_add(rows),
-            ..self
-        }
-    }
-}
-
 impl Backward<'_, '_, '_, '_> {
-    #[inline(always)]
-    fn cut(&mut self) -> Parts {
-        let (across, along) = (self.d * TILE, TILE * padded(self.d));
-        let mut rest = self.scratch.as_mut_ptr();
-        // The total is `attention_backward_scratch`, which the scratch holds.
-        let mut take = |len: usize| {
-            let part = rest;
-            rest = rest.wrapping_add(len);
-            part
-        };
-        Parts {
-            keys_transposed: take(across),
-            values_transposed: take(across),
-            keys: take(along),
-            d_keys: take(along),
-            d_values: take(along),
-            q: take(SPAN_BLOCKS * along),
-            d_out: take(SPAN_BLOCKS * along),
-            d_q: take(SPAN_BLOCKS * along),
-            probabilities: take(TILE * TILE),
-            d_scores: take(TILE * TILE),
-            log_sum_exp: take(SPAN_BLOCKS * TILE),
-            delta: take(SPAN_BLOCKS * TILE),
-        }
-    }
-
     /// First row and number of rows of a tile.
     #[inline(always)]
     fn extent(&self, tile: usize) -> (usize, usize) {
@@ -239,14 +160,20 @@ impl Backward<'_, '_, '_, '_> {
                     std::slice::from_raw_parts_mut(of(block).d_q, TILE * stride).fill(0.0);
                 }
             }
-            for tile in tiles {
+            for tile in tiles.clone() {
                 self.load_keys(s, parts, tile);
                 if KEYS {
                     // The block on the diagonal of the first head is the first that reaches a tile.
                     self.load_key_gradients(s, parts, tile, head == 0 && blocks.start <= tile);
                 }
-                for block in blocks.start.max(tile)..blocks.end {
-                    self.pair::<S, QUERIES, KEYS>(s, of(block), block, tile);
+                let (first, count) = if tile + 1 < tiles.end { self.extent(tile + 1) } else { (0, 0) };
+                let keys = row_pointers(&self.saved.keys, first, count);
+                let values = row_pointers(&self.saved.values, first, count);
+                let ahead = Ahead { rows: [&keys[..count], &values[..count]], column: 0, width: self.d };
+                let start = blocks.start.max(tile);
+                for block in start..blocks.end {
+                    let turn = (block - start, blocks.end - start);
+                    self.pair::<S, QUERIES, KEYS>(s, of(block), block, tile, &ahead, turn);
                 }
                 if KEYS {
                     let (first, count) = self.extent(tile);
@@ -331,7 +258,8 @@ impl Backward<'_, '_, '_, '_> {
         }
     }
 
-    /// Adds what a query block and a key tile contribute to each other's gradients.
+    /// Adds what a query block and a key tile contribute to each other's gradients, and asks for its part of the rows `ahead`:
+    /// the pair is number `turn.0` of `turn.1` that share them.
     #[inline(always)]
     unsafe fn pair<S: Simd, const QUERIES: bool, const KEYS: bool>(
         &self,
@@ -339,6 +267,8 @@ impl Backward<'_, '_, '_, '_> {
         parts: Parts,
         block: usize,
         tile: usize,
+        ahead: &Ahead<f32>,
+        turn: (usize, usize),
     ) {
         let (rows, keys) = (self.extent(block).1, self.extent(tile).1);
         let diagonal = block == tile;
@@ -354,6 +284,8 @@ impl Backward<'_, '_, '_, '_> {
             // One product after the other, so that the tile that all its rows read stays in the first-level cache.
             let limit = |row: usize| if diagonal { keys.min(row + ROWS) } else { keys };
             for row in (0..rows).step_by(ROWS) {
+                let blocks = rows.div_ceil(ROWS);
+                ahead.fetch(s, turn.0 * blocks + row / ROWS, turn.1 * blocks);
                 scores.after(row).rows(s, ROWS.min(rows - row), limit(row).div_ceil(S::LANES), (0, d), Start::Zero);
             }
             for row in (0..rows).step_by(ROWS) {
@@ -371,12 +303,12 @@ impl Backward<'_, '_, '_, '_> {
                 let transposed = |a, b, c| Product { a, a_row: 1, a_k: TILE, b, b_k: stride, c, c_row: stride };
                 let d_values = transposed(parts.probabilities.cast_const(), parts.d_out.cast_const(), parts.d_values);
                 let d_keys = transposed(parts.d_scores.cast_const(), parts.q.cast_const(), parts.d_keys);
-                for key in (0..keys).step_by(ROWS) {
-                    let n = ROWS.min(keys - key);
-                    // On the diagonal no row before the key has seen it.
-                    let from = if diagonal { key } else { 0 };
-                    d_values.after(key).rows(s, n, width, (from, rows), Start::Keep);
-                    d_keys.after(key).rows(s, n, width, (from, rows), Start::Keep);
+                for product in [d_values, d_keys] {
+                    for key in (0..keys).step_by(ROWS) {
+                        // On the diagonal no row before the key has seen it.
+                        let from = if diagonal { key } else { 0 };
+                        product.after(key).rows(s, ROWS.min(keys - key), width, (from, rows), Start::Keep);
+                    }
                 }
             }
         }
@@ -393,10 +325,11 @@ unsafe fn differentiate_row<S: Simd>(s: S, parts: Parts, i: usize, limit: usize)
     // SAFETY: the parts hold TILE rows of TILE, a multiple of LANES.
     unsafe {
         let (p, ds) = (parts.probabilities.add(i * TILE), parts.d_scores.add(i * TILE));
-        let (lse, delta) = (s.splat(*parts.log_sum_exp.add(i)), s.splat(*parts.delta.add(i)));
+        let (less, delta) = (s.splat(-LOG2_E * *parts.log_sum_exp.add(i)), s.splat(*parts.delta.add(i)));
         let mut at = 0;
         while at < limit {
-            let mut probability = exp(s, s.sub(s.load(p.add(at)), lse));
+            let power = s.fma(s.load(p.add(at)), s.splat(LOG2_E), less);
+            let mut probability = exp2_falling::<S, false>(s, power);
             let mut gradient = s.mul(probability, s.sub(s.load(ds.add(at)), delta));
             if limit - at < S::LANES {
                 probability = s.keep_first(probability, limit - at, zero);

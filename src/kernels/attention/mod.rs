@@ -9,12 +9,14 @@
 //! the softmax stays in f32.
 
 mod backward;
+mod backward_scratch;
 mod forward;
 mod online_softmax;
 mod pairs;
 mod tile;
 
-pub use backward::{AttentionPart, AttentionSaved, attention_backward, attention_backward_scratch};
+pub use backward::{AttentionPart, AttentionSaved, attention_backward};
+pub use backward_scratch::attention_backward_scratch;
 pub use forward::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
 pub use tile::KEY_TILE;
 
