@@ -76,7 +76,7 @@ pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Plan> {
         node_scratch: record.node_scratch.into_owned(),
         totals: record.totals,
     };
-    verify::verify(&plan).map_err(|e| Error::file(path, format!("is refused: {e}")))?;
+    verify::verify(&plan).map_err(|e| Error::file(path, format!("is refused: {e}; compile it again")))?;
     Ok(plan)
 }
 
