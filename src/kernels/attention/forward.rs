@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::online_softmax::State;
-use super::pairs::{keep_early, narrow_row, transpose_pairs, zip_rows};
+use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
 use super::tile::{
     Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, copy_row, direct_scores, padded, row_pointers,
     transpose_tile,
@@ -329,7 +329,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 if E::IS_BF16 {
                     sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
                     for (i, &limit) in limits.iter().enumerate() {
-                        sum_last_pairs(s, state, sums.after(i), width, (least / 2, limit));
+                        sum_last_pairs(s, state.last, sums.after(i), width, (least / 2, limit));
                     }
                     continue;
                 }
@@ -380,24 +380,6 @@ unsafe fn scores_of_few<S: Simd, W: Stored, E, const PAIRS: bool>(
             2 => direct_scores::<S, W, E, PAIRS, 2>(s, rows, &tile.ahead, q_row, q, scores),
             3 => direct_scores::<S, W, E, PAIRS, 3>(s, rows, &tile.ahead, q_row, q, scores),
             _ => direct_scores::<S, W, E, PAIRS, 4>(s, rows, &tile.ahead, q_row, q, scores),
-        }
-    }
-}
-
-/// What is left of one row's sum over pairs of keys, from pair `from` to key `limit`. Of a pair that is cut the later values are not
-/// multiplied, not even by zero: they may be anything.
-#[inline(always)]
-unsafe fn sum_last_pairs<S: Simd>(s: S, state: State, sums: Product, width: usize, (from, limit): (usize, usize)) {
-    // SAFETY: the tile holds the pairs up to the limit, `last` a row.
-    unsafe {
-        if limit / 2 > from {
-            sums.pair_rows(s, 1, width, (from, limit / 2), Start::Keep);
-        }
-        if limit % 2 == 1 {
-            let at = limit / 2;
-            keep_early(sums.b.add(at * sums.b_k), width * S::LANES, state.last);
-            let last = Product { a: sums.a.add(at), b: state.last, ..sums };
-            last.pair_rows(s, 1, width, (0, 1), Start::Keep);
         }
     }
 }

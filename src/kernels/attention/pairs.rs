@@ -2,7 +2,7 @@
 //! pairs of keys.
 #![allow(unsafe_code)]
 
-use super::tile::{KEY_TILE, padded, transpose_tile};
+use super::tile::{KEY_TILE, Product, Start, padded, transpose_tile};
 use crate::kernels::vector::Simd;
 
 /// Writes the transpose of bf16 rows (`width` elements each) to `dst`: row i has [`KEY_TILE`] words, one per source row, with the
@@ -84,9 +84,36 @@ pub unsafe fn narrow_row<S: Simd>(s: S, src: *const f32, width: usize, factor: f
 /// # Safety
 /// `words` words are readable at `src` and writable at `dst`.
 #[inline(always)]
-pub unsafe fn keep_early(src: *const f32, words: usize, dst: *mut f32) {
+unsafe fn keep_early(src: *const f32, words: usize, dst: *mut f32) {
     for i in 0..words {
         // SAFETY: the caller's contract.
         unsafe { *dst.add(i) = f32::from_bits((*src.add(i)).to_bits() & 0xffff) };
+    }
+}
+
+/// What is left of one row's sum over pairs of keys, from pair `from` to key `limit`. Of a pair that is cut the later values are not
+/// multiplied, not even by zero: they may be anything; `last` is room for a row of pairs.
+///
+/// # Safety
+/// `sums` is the product of one row whose operands hold the pairs up to the limit; `last` has `width` vectors.
+#[inline(always)]
+pub unsafe fn sum_last_pairs<S: Simd>(
+    s: S,
+    last: *mut f32,
+    sums: Product,
+    width: usize,
+    (from, limit): (usize, usize),
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if limit / 2 > from {
+            sums.pair_rows(s, 1, width, (from, limit / 2), Start::Keep);
+        }
+        if limit % 2 == 1 {
+            let at = limit / 2;
+            keep_early(sums.b.add(at * sums.b_k), width * S::LANES, last);
+            let one = Product { a: sums.a.add(at), b: last, ..sums };
+            one.pair_rows(s, 1, width, (0, 1), Start::Keep);
+        }
     }
 }
