@@ -326,6 +326,30 @@ fn training_is_measured_by_section_and_op() {
     bench.refuses("bench --what train --model nowhere.sg", 1, &["nowhere.sg"]);
 }
 
+#[test]
+fn prefill_is_measured_by_op() {
+    let bench = Bench::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("graph-specs/shakespeare").display().to_string();
+    let command = format!("bench --what prefill --model {model} --rows 64");
+    let json = bench.run(&format!("{command} --repeat 5 --profile trace.json --json"));
+    let table = String::from_utf8(json.stderr.clone()).unwrap();
+    let measured: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|e| panic!("{e}: {table}"));
+    let number = |field: &str| measured[field].as_f64().unwrap_or_else(|| panic!("no {field} in {measured}"));
+    let (mut milliseconds, mut operations) = (0.0, 0.0);
+    for op in ["linear", "causal_attention"] {
+        let line = table.lines().find(|l| l.split_whitespace().next() == Some(op));
+        let column = |i| line.and_then(|l| l.split_whitespace().nth(i)?.parse::<f64>().ok());
+        let (ms, rate) = (column(1).unwrap_or_else(|| panic!("{op}: {table}")), column(4).unwrap());
+        (milliseconds, operations) = (milliseconds + ms, operations + 1e6 * ms * rate);
+    }
+    // The table is of one run in the mean of five: its operations are those of 64 rows, in no less time than a share of the fastest run.
+    let (best, per_run) = (64.0 / number("best"), 64.0 * 1e9 * number("gflops") / number("best"));
+    assert!((operations / per_run - 1.0).abs() < 0.05, "{operations} of {per_run} operations: {table}");
+    assert!(milliseconds > 0.3e3 * best && milliseconds < 4e3 * best, "a run takes {best} s: {table}");
+    assert!(std::fs::read_to_string(bench.path("trace.json")).unwrap().contains("causal_attention"));
+    bench.refuses("bench --what decode --model model --profile", 2, &["--profile", "prefill", "run --profile"]);
+}
+
 /// Speeds are whatever the machine gives; that they are there, positive and in the stated form is what this says.
 #[test]
 fn bench_prints_one_object_a_line() {

@@ -9,7 +9,7 @@ mod types;
 use super::ThreadArgs;
 use super::ladder;
 use super::model::{Model, ModelArgs};
-use super::output::{bytes, line};
+use super::output::{bytes, line, note};
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
 use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
@@ -47,6 +47,10 @@ pub struct BenchArgs {
     rows: Option<usize>,
     #[command(flatten)]
     train: train::TrainBenchArgs,
+    /// Print time, arithmetic and traffic of prefill or training per kind of op, in the mean of the repetitions; with a file name, write a
+    /// trace that Perfetto opens too.
+    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, default_missing_value = "")]
+    profile: Option<String>,
     /// Repetitions.
     #[arg(long, value_name = "N", default_value_t = 5)]
     repeat: usize,
@@ -130,6 +134,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.repeat == 0 {
         return Err(Error::Usage("--repeat must be at least 1".into()));
     }
+    if args.profile.is_some() && !matches!(args.what, What::Prefill | What::Train) {
+        let instead = "run --profile takes the time of a prompt and of generated tokens";
+        return Err(Error::Usage(format!("--profile goes with --what prefill or --what train; {instead}")));
+    }
     match (args.what, &args.model) {
         (What::Roofline, _) => {
             roofline(args, threads);
@@ -207,7 +215,7 @@ fn prompt(args: &BenchArgs, usual: usize) -> usize {
 }
 
 fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<()> {
-    let speed = speed::measure(model, work, threads, args.repeat)?;
+    let speed = speed::measure(model, work, threads, args.repeat, args.profile.as_deref())?;
     let m = Measured {
         what: work.name(),
         model: &model.name(),
@@ -221,6 +229,7 @@ fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<
         reading: speed.reading,
     };
     print(args, threads, &m);
+    speed.profile.iter().for_each(|table| note(table.trim_end()));
     Ok(())
 }
 

@@ -61,13 +61,14 @@ fn work(executor: &Executor, store: &ParamStore, node: &Node, calls: Calls, limi
     })
 }
 
-/// The table for standard error.
-pub fn table(executor: &Executor, store: &ParamStore, calls: Calls) -> String {
+/// The table for standard error: what `calls` took in the mean of `runs` runs, each of which made them all.
+pub fn table(executor: &Executor, store: &ParamStore, calls: Calls, runs: usize) -> String {
     let limits = Limits::measure(executor.threads(), store);
     let mut kinds = Vec::new();
     for time in executor.profile() {
         let node = &executor.plan().graph.nodes[time.node];
-        op_times::add(&mut kinds, node, time.nanoseconds as f64 * 1e-9, work(executor, store, node, calls, &limits));
+        let seconds = time.nanoseconds as f64 * 1e-9 / runs as f64;
+        op_times::add(&mut kinds, node, seconds, work(executor, store, node, calls, &limits));
     }
     op_times::table(&mut kinds)
 }

@@ -122,7 +122,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let last = session.valid_rows(0);
         let decoded = last - prompt.len();
         let calls = [(prompt.len(), 1, prompt.len(), 1), (1, 1, prompt.len() + decoded / 2, decoded)];
-        output::note(profile::table(session.executor(), &store, &calls).trim_end());
+        output::note(profile::table(session.executor(), &store, &calls, 1).trim_end());
         if !trace.is_empty() {
             profile::write_trace(session.executor(), trace.as_ref())?;
         }

@@ -1,6 +1,7 @@
 //! Tokens a second of a model, beside the limit that the machine shows in the same run.
 
 use super::super::model::Model;
+use super::super::profile;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::graph::{Node, RowSpace};
@@ -25,7 +26,7 @@ pub enum Work {
 pub const DECODE_TOKENS: usize = 64;
 
 /// What a measurement gave.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Speed {
     /// Rows of the prompt.
     pub rows: usize,
@@ -47,6 +48,8 @@ pub struct Speed {
     pub percent_of_limit: f64,
     /// What a token was measured beside, for decode.
     pub reading: Option<Reading>,
+    /// Time and work per kind of op in the mean run, as a table, if asked for.
+    pub profile: Option<String>,
 }
 
 /// Plain reading of the weights, beside decoding.
@@ -149,10 +152,11 @@ pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
 }
 
 /// Measures `work` `repeat` times after one run to warm up; before each run the limit of the machine, after decoding again.
+/// With `trace`, the measured runs of a prefill are profiled; unless it is empty, it names the file that gets their phases.
 ///
 /// # Errors
-/// Weights that do not load; rows that do not fit.
-pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Result<Speed> {
+/// Weights that do not load; rows that do not fit; a trace that cannot be written.
+pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize, trace: Option<&str>) -> Result<Speed> {
     let work = work.fitting(model)?;
     let (plan, store) = work.load(model)?;
     let mut session = Session::new(&plan, threads, &|name| store.get(name))?;
@@ -163,6 +167,7 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
     let weights: &[f32] = bytemuck::try_cast_slice(&store.bytes()[..whole])
         .map_err(|e| Error::Weights(format!("weights are not aligned: {e}")))?;
     work.run(&mut session, &text)?;
+    session.executor_mut().set_profile(trace.is_some(), trace.is_some_and(|file| !file.is_empty()));
     let (mut rates, mut limits, mut shares, mut most) = (Vec::new(), Vec::new(), Vec::new(), 0f64);
     for _ in 0..repeat {
         match work {
@@ -202,7 +207,22 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize) -> Resu
         }
     };
     let (rows, weights) = (work.rows(), store.bytes().len());
-    Ok(Speed { rows, dtype, weights, best, median, bytes_per_second, flops_per_second, percent_of_limit, reading })
+    let profile = trace.map(|_| profile::table(session.executor(), &store, &[(rows, 1, rows, 1)], repeat));
+    if let Some(file) = trace.filter(|file| !file.is_empty()) {
+        profile::write_trace(session.executor(), file.as_ref())?;
+    }
+    Ok(Speed {
+        rows,
+        dtype,
+        weights,
+        best,
+        median,
+        bytes_per_second,
+        flops_per_second,
+        percent_of_limit,
+        reading,
+        profile,
+    })
 }
 
 /// Weight bytes that one call reads: every matrix that is multiplied by.

@@ -49,9 +49,6 @@ pub struct TrainBenchArgs {
     /// Measure training on one thread too: how much of the arithmetic's own scaling the other threads give.
     #[arg(long)]
     scaling: bool,
-    /// Print time, arithmetic and traffic of training per kind of op; with a file name, write a trace that Perfetto opens too.
-    #[arg(long, value_name = "TRACE.json", num_args = 0..=1, default_missing_value = "")]
-    profile: Option<String>,
 }
 
 /// What the machine can do, measured beside the steps.
@@ -152,7 +149,7 @@ pub fn run(args: &BenchArgs, model: Option<&Path>, threads: usize) -> Result<()>
     let name = Path::new(&*name).file_name().map_or(name.clone(), |n| n.to_string_lossy());
     let name = adapters.map_or(name.to_string(), |a| format!("{name}, adapters of rank {}", a.rank));
     print(args, &plan, &name, threads, &results);
-    if args.train.profile.is_some() {
+    if args.profile.is_some() {
         note(op_times::table(&mut results[0].kinds).trim_end());
     }
     Ok(())
@@ -183,14 +180,14 @@ fn measure(
         Ok::<f64, Error>(start.elapsed().as_secs_f64())
     };
     step(&mut trainer, 1)?;
-    let trace = args.train.profile.as_ref().is_some_and(|file| !file.is_empty());
+    let trace = args.profile.as_ref().is_some_and(|file| !file.is_empty());
     trainer.executor_mut().set_profile(true, trace);
     for number in 0..args.repeat {
         limits = limits.or_more(Limits::measure(streams, precision, threads));
         steps.push(step(&mut trainer, number + 2)?);
         sections.iter_mut().zip(trainer.seconds()).for_each(|(sum, s)| *sum += s / args.repeat as f64);
     }
-    if let Some(file) = args.train.profile.as_ref().filter(|_| trace) {
+    if let Some(file) = args.profile.as_ref().filter(|_| trace) {
         profile::write_trace(trainer.executor(), file.as_ref())?;
     }
     steps.sort_by(f64::total_cmp);

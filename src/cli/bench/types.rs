@@ -37,8 +37,8 @@ pub fn run(args: &ModelArgs, text: &Path, threads: usize, repeat: usize, show: &
         model.checkpoint("bench --what types")?;
         let window = WINDOW.min(model.context()?);
         let (nats, tokens) = perplexity::of_beginning(&model, text, window, TOKENS, threads)?;
-        let decode = measure(&model, Work::Decode(8), threads, repeat)?;
-        let prefill = measure(&model, Work::Prefill(512), threads, repeat)?;
+        let decode = measure(&model, Work::Decode(8), threads, repeat, None)?;
+        let prefill = measure(&model, Work::Prefill(512), threads, repeat, None)?;
         show(&Row { name, perplexity: (nats / tokens as f64).exp(), tokens, decode, prefill });
     }
     Ok(())
