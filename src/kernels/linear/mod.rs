@@ -4,7 +4,7 @@
 //!    set (see [`Layout`]); [`PackedMatrix`] reads them.
 //! 2. [`RowBlocks`] splits the rows of a call into register blocks and writes the activations in the form the product wants.
 //! 3. [`product`] multiplies a range of panels with a range of row blocks and hands every finished row piece to an [`Epilogue`];
-//!    [`Grid`] splits a whole product into such tiles.
+//!    [`Grid`] splits a whole product into such tiles. Few rows go over several panels at once ([`few_rows`]).
 //!
 //! **Order of accumulation.** Every output element is one chain over ascending `k`, whatever the tile and the number of rows:
 //! one fused multiply-add per input for f32 and f16 weights; per pair of inputs, odd then even, for bf16; for 8-bit and 4-bit
@@ -14,6 +14,7 @@
 
 mod blocks;
 pub(super) mod epilogue;
+mod few_rows;
 pub(super) mod float;
 mod int8;
 mod layout;

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::epilogue::{Epilogue, PairEpilogue};
+use super::few_rows::{self, PanelsKernel};
 use super::layout::{Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::{Prepared, block_rows};
@@ -33,6 +34,18 @@ pub fn product(
     out: &mut dyn Epilogue,
 ) {
     let mut sums = TileSums([0.0; MAX_ROWS * PANEL]);
+    let kernels = kernels_of_few_rows(weights, x, &blocks);
+    if !kernels.is_empty() {
+        let (rows, piece) = (x.blocks().rows(), x.blocks().rows() * PANEL);
+        for group in few_rows::groups(panels, kernels.len()) {
+            let sums = &mut sums.0[..group.len() * piece];
+            few_rows::multiply(kernels[group.len() - 1], weights, group.clone(), x, sums);
+            for (panel, sums) in group.zip(sums.chunks_exact_mut(piece)) {
+                out.rows(0..rows, columns_of(weights, panel), sums);
+            }
+        }
+        return;
+    }
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(weights.n() - first);
@@ -61,6 +74,20 @@ pub fn product_pair(
     let [a, b] = weights;
     assert!(a.n() == b.n(), "a pair of {} and {} outputs", a.n(), b.n());
     let mut sums = [TileSums([0.0; MAX_ROWS * PANEL]), TileSums([0.0; MAX_ROWS * PANEL])];
+    let kernels = weights.map(|weights| kernels_of_few_rows(weights, x, &blocks));
+    if kernels.iter().all(|kernels| !kernels.is_empty()) {
+        let (rows, piece) = (x.blocks().rows(), x.blocks().rows() * PANEL);
+        for group in few_rows::groups(panels, kernels[0].len().min(kernels[1].len())) {
+            let [sums_a, sums_b] = sums.each_mut().map(|sums| &mut sums.0[..group.len() * piece]);
+            few_rows::multiply(kernels[0][group.len() - 1], a, group.clone(), x, sums_a);
+            few_rows::multiply(kernels[1][group.len() - 1], b, group.clone(), x, sums_b);
+            let pieces = sums_a.chunks_exact_mut(piece).zip(sums_b.chunks_exact_mut(piece));
+            for (panel, (sums_a, sums_b)) in group.zip(pieces) {
+                out.rows(0..rows, columns_of(a, panel), sums_a, sums_b);
+            }
+        }
+        return;
+    }
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(a.n() - first);
@@ -77,6 +104,19 @@ pub fn product_pair(
             out.rows(rows, first..first + width, &mut sums_a.0[..sums], &mut sums_b.0[..sums]);
         }
     }
+}
+
+/// Outputs of panel `panel`.
+fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
+    panel * PANEL..weights.n().min((panel + 1) * PANEL)
+}
+
+/// The kernels for adjacent panels when row blocks `blocks` are the only one.
+fn kernels_of_few_rows(weights: &PackedMatrix, x: &Prepared, blocks: &Range<usize>) -> &'static [PanelsKernel] {
+    if x.blocks().count() != 1 || *blocks != (0..1) {
+        return &[];
+    }
+    few_rows::kernels(x.blocks().isa(), weights.layout(), x.blocks().rows())
 }
 
 fn multiply(

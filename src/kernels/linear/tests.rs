@@ -5,6 +5,8 @@ use crate::kernels::view::{View, ViewMut};
 use crate::tensor::DType;
 use half::{bf16, f16};
 
+mod same_bits;
+
 const TYPES: [DType; 11] = [
     DType::F32,
     DType::F16,
@@ -184,23 +186,6 @@ fn instruction_sets_agree_up_to_contraction() {
 }
 
 #[test]
-fn a_row_has_the_same_bits_alone_and_among_others() {
-    for dtype in TYPES {
-        let &k = widths(dtype).last().unwrap();
-        let case = Case::new(dtype, 70, k);
-        let x = noise(11, 40 * (k + 3));
-        for isa in Isa::available() {
-            let all = case.run(isa, &x, 40);
-            for rows in (1..=13).chain([24, 25, 37]) {
-                let first = 40 - rows;
-                let part = case.run(isa, &x[first * (k + 3)..], rows);
-                assert_eq!(part, all[first * 70..], "{dtype} {} rows={rows}", isa.name());
-            }
-        }
-    }
-}
-
-#[test]
 fn values_in_either_orientation_pack_alike() {
     for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1] {
         let (n, k) = (45, 96);
@@ -260,31 +245,6 @@ fn epilogues_split_add_and_activate() {
             };
             assert_eq!(got, (once + residual[r * n + o]) + once, "[{r},{o}]");
         }
-    }
-}
-
-#[test]
-fn pairs_equal_two_products() {
-    struct Collect(Vec<[f32; 2]>, usize);
-    impl PairEpilogue for Collect {
-        fn row(&mut self, row: usize, first_column: usize, first: &mut [f32], second: &mut [f32]) {
-            for (i, (a, b)) in first.iter().zip(second).enumerate() {
-                self.0[row * self.1 + first_column + i] = [*a, *b];
-            }
-        }
-    }
-    let (n, k, rows) = (45, 64, 7);
-    let x = noise(1, rows * (k + 3));
-    for isa in Isa::available() {
-        let (gate, up) = (Case::new(DType::Q4_0, n, k), Case::new(DType::Q8_0, n, k));
-        let blocks = RowBlocks::new(isa, DType::Q4_0, rows, k);
-        let mut prepared = vec![0f32; blocks.bytes() / 4];
-        blocks.prepare(&View::new(&x, rows, k + 3, k), 0..blocks.count(), bytemuck::cast_slice_mut(&mut prepared));
-        let prepared = Prepared::new(blocks, bytemuck::cast_slice(&prepared));
-        let mut out = Collect(vec![[0.0; 2]; rows * n], n);
-        product_pair([&gate.matrix(), &up.matrix()], 0..2, &prepared, 0..blocks.count(), &mut out);
-        let (a, b) = (gate.run(isa, &x, rows), up.run(isa, &x, rows));
-        assert!(out.0.iter().zip(a.iter().zip(&b)).all(|(got, (a, b))| got == &[*a, *b]), "{}", isa.name());
     }
 }
 

@@ -200,13 +200,13 @@ unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: &Sums) {
 /// The bf16 values at odd positions of the pairs, widened.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn odd(pairs: __m512i) -> __m512 {
+pub(super) fn odd(pairs: __m512i) -> __m512 {
     _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
 }
 
 /// The bf16 values at even positions of the pairs, widened.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn even(pairs: __m512i) -> __m512 {
+pub(super) fn even(pairs: __m512i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))
 }

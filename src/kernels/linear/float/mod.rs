@@ -4,9 +4,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod few_rows_avx512;
 mod portable;
 
 use super::Kernel;
+use super::few_rows::PanelsKernel;
 use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
@@ -26,5 +29,14 @@ pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kerne
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernel(layout, rows),
         _ => portable::kernel(layout, rows),
+    }
+}
+
+/// Kernels for a row block of `rows` rows by number of panels; see [`super::few_rows`].
+pub(super) fn panels_kernels(isa: Isa, layout: Layout, rows: usize) -> &'static [PanelsKernel] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => few_rows_avx512::kernels(layout, rows, isa.has_bf16()),
+        _ => &[],
     }
 }

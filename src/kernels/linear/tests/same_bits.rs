@@ -1,0 +1,72 @@
+//! A row of a product has the same bits alone and among others, and in a pair of products.
+
+use super::*;
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_among_others() {
+    for dtype in TYPES {
+        let &k = widths(dtype).last().unwrap();
+        let case = Case::new(dtype, 70, k);
+        let x = noise(11, 40 * (k + 3));
+        for isa in Isa::available() {
+            let all = case.run(isa, &x, 40);
+            for rows in (1..=13).chain([24, 25, 37]) {
+                let first = 40 - rows;
+                let part = case.run(isa, &x[first * (k + 3)..], rows);
+                assert_eq!(part, all[first * 70..], "{dtype} {} rows={rows}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn few_rows_have_the_same_bits_as_among_others_whatever_the_number_of_panels() {
+    for dtype in TYPES {
+        let longest = if dtype.block_len() == 1 { 1100 } else { 1024 };
+        for &k in widths(dtype).iter().chain([&longest]) {
+            for panels in 1..=9 {
+                let case = Case::new(dtype, panels * PANEL - panels % 2, k);
+                let x = noise(13, 13 * (k + 3));
+                for isa in Isa::available() {
+                    let all = case.run(isa, &x, 13);
+                    for rows in 1..=4 {
+                        let part = case.run(isa, &x[(13 - rows) * (k + 3)..], rows);
+                        let same =
+                            part.iter().zip(&all[(13 - rows) * case.n..]).all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(same, "{dtype} {} {panels} panels of {k} inputs, {rows} rows", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_equal_two_products() {
+    struct Collect(Vec<[f32; 2]>, usize);
+    impl PairEpilogue for Collect {
+        fn row(&mut self, row: usize, first_column: usize, first: &mut [f32], second: &mut [f32]) {
+            for (i, (a, b)) in first.iter().zip(second).enumerate() {
+                self.0[row * self.1 + first_column + i] = [*a, *b];
+            }
+        }
+    }
+    let (n, k) = (141, 64);
+    let x = noise(1, 7 * (k + 3));
+    let pairs = [[DType::Q4_0, DType::Q8_0], [DType::F16, DType::F32], [DType::BF16, DType::BF16]];
+    for (isa, pair) in Isa::available().into_iter().flat_map(|isa| pairs.map(|pair| (isa, pair))) {
+        let [gate, up] = pair.map(|dtype| Case::new(dtype, n, k));
+        for rows in [1, 3, 7] {
+            let blocks = RowBlocks::new(isa, gate.dtype, rows, k);
+            let mut prepared = vec![0f32; blocks.bytes() / 4];
+            let rows_of_x = View::new(&x, rows, k + 3, k);
+            blocks.prepare(&rows_of_x, 0..blocks.count(), bytemuck::cast_slice_mut(&mut prepared));
+            let prepared = Prepared::new(blocks, bytemuck::cast_slice(&prepared));
+            let mut out = Collect(vec![[0.0; 2]; rows * n], n);
+            product_pair([&gate.matrix(), &up.matrix()], 0..5, &prepared, 0..blocks.count(), &mut out);
+            let (a, b) = (gate.run(isa, &x, rows), up.run(isa, &x, rows));
+            let same = out.0.iter().zip(a.iter().zip(&b)).all(|(got, (a, b))| got == &[*a, *b]);
+            assert!(same, "{pair:?} {} rows={rows}", isa.name());
+        }
+    }
+}
