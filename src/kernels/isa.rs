@@ -1,15 +1,49 @@
 //! Which instruction set the kernels use, chosen once at start-up.
 
+#![allow(unsafe_code)]
+
 use std::sync::OnceLock;
 
-/// Names AVX-512 without the extensions that [`Isa::has_vnni`] and [`Isa::has_bf16`] tell of.
+/// Names AVX-512 without the extensions that [`Isa::has_vnni`], [`Isa::has_bf16_conversions`] and [`Isa::uses_bf16_dots`] tell of.
 const PLAIN_AVX512: &str = "avx512f";
+/// Names AVX-512 with bf16 dot products wherever the CPU has them.
+const AVX512_BF16: &str = "avx512bf16";
 
-/// Whether extensions of AVX-512 may be used where the CPU has them.
+/// Which extensions of AVX-512 may be used where the CPU has them.
 #[cfg(target_arch = "x86_64")]
-fn has_extensions() -> bool {
-    static ALLOWED: OnceLock<bool> = OnceLock::new();
-    *ALLOWED.get_or_init(|| std::env::var("STATICGRAD_ISA").as_deref() != Ok(PLAIN_AVX512))
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extensions {
+    None,
+    /// Those that make a kernel faster on this CPU.
+    Faster,
+    All,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn extensions() -> Extensions {
+    static ALLOWED: OnceLock<Extensions> = OnceLock::new();
+    *ALLOWED.get_or_init(|| match std::env::var("STATICGRAD_ISA").as_deref() {
+        Ok(PLAIN_AVX512) => Extensions::None,
+        Ok(AVX512_BF16) => Extensions::All,
+        _ => Extensions::Faster,
+    })
+}
+
+/// Whether a bf16 dot product (`vdpbf16ps`: two products per lane) takes less time than the two fused multiply-adds that do the same on
+/// widened values. No CPU tells; its maker does, and the answer has to be the same in every run, so nothing is timed.
+///
+/// Measured with 512-bit registers: on AMD Zen 4 dots do twice the operations of multiply-adds; on Intel Emerald Rapids half of them (180
+/// against 360 GFLOP/s on two cores), as one dot starts every other cycle, but two multiply-adds in each. Of dots of other makers nothing is
+/// known, and products of multiply-adds are of use everywhere.
+#[cfg(target_arch = "x86_64")]
+fn bf16_dots_are_faster() -> bool {
+    static FASTER: OnceLock<bool> = OnceLock::new();
+    *FASTER.get_or_init(|| {
+        // SAFETY: every x86-64 CPU has the instruction and its leaf 0.
+        #[allow(unused_unsafe, reason = "safe from Rust 1.92 on")]
+        let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
+        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    })
 }
 
 /// An instruction-set path. Every kernel exists for each of them.
@@ -19,13 +53,14 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ and VL; see [`Isa::has_vnni`] and [`Isa::has_bf16`].
+    /// x86-64 with AVX-512 F, BW, DQ and VL; see [`Isa::has_vnni`], [`Isa::has_bf16_conversions`] and
+    /// [`Isa::uses_bf16_dots`].
     Avx512,
 }
 
 impl Isa {
     /// The path in use: the best one this CPU has, or the one that `STATICGRAD_ISA` names (`portable`, `avx2`, `avx512`; `avx512f` is
-    /// the last as on CPUs without VNNI and bf16 dot products).
+    /// the last as on CPUs without VNNI and bf16, `avx512bf16` with bf16 dot products even if they are slower here).
     ///
     /// An unknown or unsupported name is reported by [`Isa::from_environment`], which `main` calls first; here it would be
     /// a broken invariant.
@@ -43,14 +78,14 @@ impl Isa {
         let wanted = match name.as_str() {
             "portable" => Isa::Portable,
             "avx2" => Isa::Avx2,
-            "avx512" | PLAIN_AVX512 => Isa::Avx512,
+            "avx512" | PLAIN_AVX512 | AVX512_BF16 => Isa::Avx512,
             other => {
                 return Err(format!(
-                    "STATICGRAD_ISA={other}: unknown instruction set; use portable, avx2, avx512 or {PLAIN_AVX512}"
+                    "STATICGRAD_ISA={other}: unknown instruction set; use portable, avx2, avx512, {PLAIN_AVX512} or {AVX512_BF16}"
                 ));
             }
         };
-        if Isa::available().contains(&wanted) {
+        if Isa::available().contains(&wanted) && (name != AVX512_BF16 || wanted.has_bf16_conversions()) {
             Ok(wanted)
         } else {
             Err(format!("STATICGRAD_ISA={name}: this CPU does not have it; the best here is {}", Isa::best().name()))
@@ -96,15 +131,25 @@ impl Isa {
     /// Whether the path may use 512-bit VNNI (`vpdpbusd`).
     pub fn has_vnni(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && has_extensions() && is_x86_feature_detected!("avx512vnni");
+        return self == Isa::Avx512 && extensions() != Extensions::None && is_x86_feature_detected!("avx512vnni");
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
 
-    /// Whether the path may use 512-bit bf16 dot products (`vdpbf16ps`).
-    pub fn has_bf16(self) -> bool {
+    /// Whether the path may use AVX-512 BF16: conversions (`vcvtneps2bf16`), which are faster than rounding by integer arithmetic everywhere, and
+    /// dot products, which are not ([`Isa::uses_bf16_dots`]).
+    pub fn has_bf16_conversions(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && has_extensions() && is_x86_feature_detected!("avx512bf16");
+        return self == Isa::Avx512 && extensions() != Extensions::None && is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Whether products of bf16 values are dot products (`vdpbf16ps`): the CPU has them, and they are faster there than multiply-adds on widened
+    /// values, or `STATICGRAD_ISA=avx512bf16` asks for them.
+    pub fn uses_bf16_dots(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.has_bf16_conversions() && (extensions() == Extensions::All || bf16_dots_are_faster());
         #[cfg(not(target_arch = "x86_64"))]
         false
     }

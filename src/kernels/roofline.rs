@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 pub enum Arithmetic {
     /// f32 multiply-adds, two operations each.
     F32,
-    /// Dot products of bf16 pairs into f32; where the instruction set has none, widened f32 multiply-adds.
+    /// Products of bf16 values as kernels compute them: dot products of pairs into f32 where [`Isa::uses_bf16_dots`], else multiply-adds of
+    /// widened values.
     Bf16,
     /// Dot products of four bytes into i32; where the instruction set has none, 16-bit multiply-adds.
     Int8,
@@ -324,9 +325,9 @@ fn update(isa: Isa, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
 fn arithmetic(isa: Isa, kind: Arithmetic, rounds: usize) -> f64 {
     let n = rounds as f64;
     match (isa, kind) {
-        // SAFETY: an `Isa` is only handed out when the CPU has it; BF16 and VNNI are asked for (here and below).
+        // SAFETY: an `Isa` is only handed out when the CPU has it; dot products and VNNI are asked for (here and below).
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Arithmetic::Bf16) if isa.has_bf16() => {
+        (Isa::Avx512, Arithmetic::Bf16) if isa.uses_bf16_dots() => {
             unsafe { x86::bf16_avx512(rounds) };
             n * 16.0 * 64.0
         }

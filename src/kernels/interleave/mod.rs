@@ -65,13 +65,13 @@ impl Value for f32 {
     #[cfg(target_arch = "x86_64")]
     unsafe fn interleave(isa: Isa, word: Word, rows: &[&[f32]], dst: *mut u32, pitch: usize) {
         // SAFETY: the caller's.
-        unsafe { avx512::interleave(isa.has_bf16(), word, rows, dst, pitch) }
+        unsafe { avx512::interleave(isa.has_bf16_conversions(), word, rows, dst, pitch) }
     }
 
     #[cfg(target_arch = "x86_64")]
     unsafe fn spread(isa: Isa, word: Word, stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
         // SAFETY: the caller's.
-        unsafe { avx512::spread(isa.has_bf16(), word, stored, blocks, dst) }
+        unsafe { avx512::spread(isa.has_bf16_conversions(), word, stored, blocks, dst) }
     }
 }
 

@@ -166,7 +166,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 #[inline]
 pub fn dispatch_pairs<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
-    if isa.has_bf16() {
+    if isa.uses_bf16_dots() {
         // SAFETY: the CPU has the features.
         return unsafe { run_avx512_bf16(kernel) };
     }

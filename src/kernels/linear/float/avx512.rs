@@ -7,24 +7,23 @@ use std::arch::x86_64::*;
 
 const F32: u8 = 0;
 const F16: u8 = 1;
-const BF16: u8 = 2;
 
-/// The kernel for `rows` rows (1 to 12); `bf16` says whether the CPU has bf16 dot products.
-pub(super) fn kernel(layout: Layout, rows: usize, bf16: bool) -> Kernel {
+/// The kernel for `rows` rows (1 to 12). `dots`: with dot products of bf16 pairs, which the CPU then has.
+pub(super) fn kernel(layout: Layout, rows: usize, dots: bool) -> Kernel {
     match layout {
         Layout::F32 => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply, [F32])[rows - 1],
         Layout::F16 => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply, [F16])[rows - 1],
-        _ if bf16 => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply_bf16, [])[rows - 1],
-        _ => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply, [BF16])[rows - 1],
+        _ if dots => kernels_by_rows!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], multiply_bf16, [])[rows - 1],
+        _ => super::widened::kernel(rows),
     }
 }
 
 /// Row blocks of at most so many rows run at the speed of memory, which hardware prefetching reaches by itself.
-const FEW_ROWS: usize = 4;
+pub(super) const FEW_ROWS: usize = 4;
 
 /// So many steps before its end a kernel of many rows asks for the lines that sums go to: what streams through the first-level cache meanwhile
 /// pushes out what was there at its start.
-const STEPS_BEFORE_SUMS: usize = 24;
+pub(super) const STEPS_BEFORE_SUMS: usize = 24;
 
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R` rows,
@@ -32,46 +31,31 @@ const STEPS_BEFORE_SUMS: usize = 24;
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
     let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
-    let (steps, every) = if TYPE == BF16 { (k.div_ceil(2), AHEAD_INPUTS / 2) } else { (k, AHEAD_INPUTS) };
     // SAFETY: `out` addresses `R` rows.
     let mut sums = unsafe { load::<R>(&out) };
     let mut ahead = ahead;
-    let mut next = Rows::<R>::after(&out, steps, every);
+    let mut next = Rows::<R>::after(&out, k, AHEAD_INPUTS);
     let mut w = panel;
     let mut v = x.cast::<f32>();
-    for i in 0..steps {
-        if R > FEW_ROWS && i % every == 0 {
+    for i in 0..k {
+        if R > FEW_ROWS && i % AHEAD_INPUTS == 0 {
             fetch(&mut ahead);
             next.fetch();
         }
-        if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
+        if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == k {
             expect::<R>(&out);
         }
-        // SAFETY: `w` walks the `steps` rows of the panel, `v` the block of `steps × R` words.
+        // SAFETY: `w` walks the `k` rows of the panel, `v` the block of `k × R` words.
         unsafe {
-            if TYPE == BF16 {
-                let pairs = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = _mm512_castps_si512(_mm512_set1_ps(*v.add(r)));
-                    for (s, &p) in sums.iter_mut().zip(&pairs) {
-                        *s = _mm512_fmadd_ps(odd(a), odd(p), *s);
-                        *s = _mm512_fmadd_ps(even(a), even(p), *s);
-                    }
-                }
+            let b = if TYPE == F32 {
+                [_mm512_loadu_ps(w.cast()), _mm512_loadu_ps(w.add(64).cast())]
             } else {
-                let b = if TYPE == F32 {
-                    [_mm512_loadu_ps(w.cast()), _mm512_loadu_ps(w.add(64).cast())]
-                } else {
-                    [
-                        _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())),
-                        _mm512_cvtph_ps(_mm256_loadu_si256(w.add(32).cast())),
-                    ]
-                };
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = _mm512_set1_ps(*v.add(r));
-                    sums[0] = _mm512_fmadd_ps(a, b[0], sums[0]);
-                    sums[1] = _mm512_fmadd_ps(a, b[1], sums[1]);
-                }
+                [_mm512_cvtph_ps(_mm256_loadu_si256(w.cast())), _mm512_cvtph_ps(_mm256_loadu_si256(w.add(32).cast()))]
+            };
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(*v.add(r));
+                sums[0] = _mm512_fmadd_ps(a, b[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(a, b[1], sums[1]);
             }
         }
         w = w.wrapping_add(bytes);
@@ -121,14 +105,14 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
 /// Prefetches two lines.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch(ahead: &mut Ahead) {
+pub(super) fn fetch(ahead: &mut Ahead) {
     _mm_prefetch::<_MM_HINT_T1>(ahead.at.cast());
     _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64).cast());
     ahead.at = ahead.at.wrapping_add(ahead.step);
 }
 
 /// The sums of the row block that follows, prefetched a few rows at a time: all at once they would hold up what streams through the caches.
-struct Rows<const R: usize> {
+pub(super) struct Rows<const R: usize> {
     at: *const f32,
     stride: usize,
     left: usize,
@@ -138,14 +122,14 @@ struct Rows<const R: usize> {
 impl<const R: usize> Rows<R> {
     /// For a kernel of `steps` steps that prefetches at each `every`th.
     #[inline]
-    fn after(out: &Sums, steps: usize, every: usize) -> Self {
+    pub(super) fn after(out: &Sums, steps: usize, every: usize) -> Self {
         let at_a_time = R.div_ceil(steps.div_ceil(every).max(1));
         Rows { at: out.next, stride: out.stride, left: R, at_a_time }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn fetch(&mut self) {
+    pub(super) fn fetch(&mut self) {
         for _ in 0..self.at_a_time.min(self.left) {
             _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
             _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(16).cast());
@@ -158,7 +142,7 @@ impl<const R: usize> Rows<R> {
 /// Prefetches the lines that sums go to.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn expect<const R: usize>(out: &Sums) {
+pub(super) fn expect<const R: usize>(out: &Sums) {
     for r in 0..R {
         _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 0).cast());
         _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 16).cast());
@@ -167,7 +151,7 @@ fn expect<const R: usize>(out: &Sums) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn load<const R: usize>(out: &Sums) -> [[__m512; 2]; R] {
+pub(super) unsafe fn load<const R: usize>(out: &Sums) -> [[__m512; 2]; R] {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     if !out.fresh {
         for (r, sums) in sums.iter_mut().enumerate() {
@@ -187,7 +171,7 @@ fn pairs(words: __m512) -> __m512bh {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: &Sums) {
+pub(super) unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: &Sums) {
     for (r, sums) in sums.iter().enumerate() {
         // SAFETY: the caller has `R` rows.
         unsafe {
@@ -195,18 +179,4 @@ unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], out: &Sums) {
             _mm512_storeu_ps(out.value(r, 16), sums[1]);
         }
     }
-}
-
-/// The bf16 values at odd positions of the pairs, widened.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn odd(pairs: __m512i) -> __m512 {
-    _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
-}
-
-/// The bf16 values at even positions of the pairs, widened.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn even(pairs: __m512i) -> __m512 {
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))
 }

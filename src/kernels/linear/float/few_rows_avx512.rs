@@ -132,11 +132,11 @@ fn dots(a: __m512, b: __m512, sum: __m512) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn odd(pairs: __m512) -> __m512 {
-    super::avx512::odd(_mm512_castps_si512(pairs))
+    super::widened::odd(_mm512_castps_si512(pairs))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn even(pairs: __m512) -> __m512 {
-    super::avx512::even(_mm512_castps_si512(pairs))
+    super::widened::even(_mm512_castps_si512(pairs))
 }

@@ -7,6 +7,10 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod few_rows_avx512;
 mod portable;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod widened;
 
 use super::Kernel;
 use super::few_rows::PanelsKernel;
@@ -25,7 +29,7 @@ pub(in crate::kernels) fn block_rows(isa: Isa) -> usize {
 pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::kernel(layout, rows, isa.has_bf16()),
+        Isa::Avx512 => avx512::kernel(layout, rows, isa.uses_bf16_dots()),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernel(layout, rows),
         _ => portable::kernel(layout, rows),
@@ -36,7 +40,7 @@ pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kerne
 pub(super) fn panels_kernels(isa: Isa, layout: Layout, rows: usize) -> &'static [PanelsKernel] {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => few_rows_avx512::kernels(layout, rows, isa.has_bf16()),
+        Isa::Avx512 => few_rows_avx512::kernels(layout, rows, isa.uses_bf16_dots()),
         _ => &[],
     }
 }
