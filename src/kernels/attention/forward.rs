@@ -1,11 +1,11 @@
 //! Attention of a block of query rows over the keys before each.
 #![allow(unsafe_code)]
 
+use super::direct::direct_scores;
 use super::online_softmax::State;
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
 use super::tile::{
-    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, copy_row, direct_scores, padded, row_pointers,
-    transpose_tile,
+    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, copy_row, padded, row_pointers, transpose_tile,
 };
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
@@ -132,7 +132,7 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let vectors = self.input.positions.len() * self.group;
-        let state = self.cut();
+        let state = self.cut::<S>();
         // SAFETY: `attention_forward_heads` checked every shape; `cut` keeps the parts inside the scratch.
         unsafe {
             self.load_queries(s, state);
@@ -159,8 +159,14 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
 }
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
+    /// Whether products are dot products of bf16 pairs; else keys and values are widened.
     #[inline(always)]
-    fn cut(&mut self) -> State {
+    const fn pairs<S: Simd>() -> bool {
+        E::IS_BF16 && S::BF16_DOTS
+    }
+
+    #[inline(always)]
+    fn cut<S: Simd>(&mut self) -> State {
         let d = self.input.head_dim;
         let n = self.input.positions.len() * self.group * self.kv_heads;
         let mut rest = self.scratch.as_mut_ptr();
@@ -178,7 +184,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             o: take(n * padded(d)),
             sums: take(n * PAD),
             q: take(n * d),
-            q_row: if E::IS_BF16 { d.div_ceil(2) } else { d },
+            q_row: if Self::pairs::<S>() { d.div_ceil(2) } else { d },
             maxima: take(n),
         }
     }
@@ -196,7 +202,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     for i in 0..self.group {
                         let src = self.input.q.row_ptr(row).add((head * self.group + i) * d);
                         let dst = state.q.add(((head * rows + row) * self.group + i) * state.q_row);
-                        if E::IS_BF16 {
+                        if Self::pairs::<S>() {
                             narrow_row(s, src, d, scale, dst);
                         } else {
                             scale_row(s, src, d, scale, dst);
@@ -252,13 +258,13 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             } else {
                 let next_rows = [&next.keys[..next.count], &next.values[..next.count]];
                 tile.ahead = Ahead { rows: next_rows, column, width: d };
-                if E::IS_BF16 {
+                if Self::pairs::<S>() {
                     transpose_pairs(s, &keys.map(<*const E>::cast)[..rows.count], d, state.keys);
                 } else {
                     transpose_tile(s, &keys[..rows.count], d, state.keys);
                 }
             }
-            if E::IS_BF16 {
+            if Self::pairs::<S>() {
                 let values = rows.values.map(|p| p.wrapping_add(column).cast());
                 zip_rows(s, &values[..rows.count], d, state.values);
                 (tile.values, tile.value_stride) = (state.values.cast_const(), padded(d));
@@ -293,10 +299,10 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let most = most(limits);
                 let count = most.min(tile.count);
                 if E::IS_BF16 {
-                    let words = tile.keys.map(<*const E>::cast::<f32>);
-                    scores_of_few::<S, f32, E, true>(s, &words[..count], tile, n, state);
+                    let pairs = tile.keys.map(<*const E>::cast::<f32>);
+                    direct_scores::<S, f32, E, true>(s, &pairs[..count], &tile.ahead, d / 2, n, state);
                 } else {
-                    scores_of_few::<S, E, E, false>(s, &tile.keys[..count], tile, n, state);
+                    direct_scores::<S, E, E, false>(s, &tile.keys[..count], &tile.ahead, d, n, state);
                 }
             } else {
                 tile.ahead.fetch(s, v / SPAN, vectors.div_ceil(SPAN));
@@ -305,7 +311,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
                     let width = most(limits).div_ceil(S::LANES);
                     let scores = scores.after(block * BLOCK_ROWS);
-                    if E::IS_BF16 {
+                    if Self::pairs::<S>() {
                         scores.pair_rows(s, limits.len(), width, (0, state.q_row), Start::Zero);
                     } else {
                         scores.rows(s, limits.len(), width, (0, d), Start::Zero);
@@ -313,7 +319,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 }
             }
             let mut factors = [1.0; SPAN];
-            if E::IS_BF16 {
+            if Self::pairs::<S>() {
                 state.softmax::<S, true>(s, limits, &mut factors);
             } else {
                 state.softmax::<S, false>(s, limits, &mut factors);
@@ -326,7 +332,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let sums = sums.after(first);
                 let least = limits.iter().copied().fold(KEY_TILE, usize::min);
                 let start = Start::Scaled(factors[first..].as_ptr());
-                if E::IS_BF16 {
+                if Self::pairs::<S>() {
                     sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
                     for (i, &limit) in limits.iter().enumerate() {
                         sum_last_pairs(s, state.last, sums.after(i), width, (least / 2, limit));
@@ -359,27 +365,6 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Scores of up to [`BLOCK_ROWS`] vectors straight from the key rows.
-#[inline(always)]
-unsafe fn scores_of_few<S: Simd, W: Stored, E, const PAIRS: bool>(
-    s: S,
-    rows: &[*const W],
-    tile: &Tile<E>,
-    n: usize,
-    state: State,
-) {
-    let State { q, q_row, scores, .. } = state;
-    // SAFETY: rows of keys are as wide as a query; the state holds n vectors.
-    unsafe {
-        match n {
-            1 => direct_scores::<S, W, E, PAIRS, 1>(s, rows, &tile.ahead, q_row, q, scores),
-            2 => direct_scores::<S, W, E, PAIRS, 2>(s, rows, &tile.ahead, q_row, q, scores),
-            3 => direct_scores::<S, W, E, PAIRS, 3>(s, rows, &tile.ahead, q_row, q, scores),
-            _ => direct_scores::<S, W, E, PAIRS, 4>(s, rows, &tile.ahead, q_row, q, scores),
         }
     }
 }

@@ -5,11 +5,12 @@
 //! bits alone or in any block. Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention
 //! (Dao et al., 2022).
 //!
-//! Over keys and values in bf16 the products are dot products of bf16 pairs with f32 sums: queries and probabilities are rounded to bf16, and
-//! the softmax stays in f32.
+//! Keys and values in f16 and bf16 are widened to f32. Where [`Isa::uses_bf16_dots`](super::isa::Isa::uses_bf16_dots), the products over those in
+//! bf16 are dot products of pairs with f32 sums instead: queries and probabilities are rounded to bf16, and the softmax stays in f32.
 
 mod backward;
 mod backward_scratch;
+mod direct;
 mod forward;
 mod online_softmax;
 mod pairs;

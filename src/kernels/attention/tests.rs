@@ -145,14 +145,14 @@ fn same_bits_in_any_block<E: Stored>(narrow: fn(f32) -> E) {
 
 #[test]
 fn stored_half_precision_gives_the_bits_of_its_values_in_f32() {
-    fn check<E: Stored>(narrow: fn(f32) -> E) {
+    fn check<E: Stored>(narrow: fn(f32) -> E, isas: Vec<Isa>) {
         for (d, t, rows) in [(40, 70, 1), (64, 129, 1), (64, 130, 40), (13, 90, 17)] {
             let k: Vec<E> = values(t * d, 5).into_iter().map(narrow).collect();
             let wide: Vec<f32> = k.iter().map(|x| x.widen()).collect();
             let (mut out16, mut out32) = (vec![0.0; rows * d], vec![1.0; rows * d]);
             let q = values(rows * d, 9);
             let at: Vec<u32> = (t - rows..t).map(|p| p as u32).collect();
-            for isa in Isa::available() {
+            for &isa in &isas {
                 let mut scratch = vec![f32::NAN; attention_forward_scratch(rows, 1, d)];
                 let (qv, kv, wv) = (View::new(&q, rows, d, d), View::new(&k, t, d, d), View::new(&wide, t, d, d));
                 let mut out = ViewMut::new(&mut out16, rows, d, d);
@@ -163,21 +163,23 @@ fn stored_half_precision_gives_the_bits_of_its_values_in_f32() {
             }
         }
     }
-    check(half::f16::from_f32);
+    check(half::f16::from_f32, Isa::available());
+    check(half::bf16::from_f32, Isa::available().into_iter().filter(|isa| !isa.uses_bf16_dots()).collect());
 }
 
-/// Queries (after scaling) and probabilities are rounded to bf16, products and sums are not.
+/// With dot products queries (after scaling) and probabilities are rounded to bf16; products and sums never are.
 #[test]
-fn pairs_of_bf16_match_f64() {
+fn keys_and_values_in_bf16_match_f64() {
     let round = |x: f32| half::bf16::from_f32(x).to_f32();
     for isa in Isa::available() {
+        let dots = isa.uses_bf16_dots();
         for (d, group, t) in [(64, 1, 130), (16, 3, 70), (80, 2, 65), (96, 1, 64), (13, 2, 90), (34, 1, 129), (1, 1, 5)]
         {
             let mut case = Case::new(d, group, t);
             let positions: Vec<u32> = (0..t as u32).collect();
             let (out, lse) = case.run_as(isa, &positions, half::bf16::from_f32);
             let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
-            case.q.iter_mut().for_each(|x| *x = round(*x * scale));
+            case.q.iter_mut().for_each(|x| *x = if dots { round(*x * scale) } else { *x * scale });
             case.k.iter_mut().for_each(|x| *x = round(*x));
             case.v.iter_mut().for_each(|x| *x = round(*x));
             for row in 0..t {
@@ -187,8 +189,8 @@ fn pairs_of_bf16_match_f64() {
                         reference(&case.q[at..], &case.k, &case.v, d, row + 1, std::f64::consts::LN_2);
                     for j in 0..d {
                         // Half a unit in the last of eight bits of each probability, times the largest value.
-                        let got = f64::from(out[at + j]);
-                        assert!((got - want[j]).abs() < 1.5 / 512.0, "{isa:?} d {d} row {row}: {got} for {}", want[j]);
+                        let (got, bound) = (f64::from(out[at + j]), if dots { 1.5 / 512.0 } else { 3e-6 });
+                        assert!((got - want[j]).abs() < bound, "{isa:?} d {d} row {row}: {got} for {}", want[j]);
                     }
                     assert!((f64::from(lse[row * group + head]) - want_lse).abs() < 8e-6, "{isa:?} d {d} row {row}");
                 }
@@ -198,15 +200,16 @@ fn pairs_of_bf16_match_f64() {
 }
 
 #[test]
-fn instruction_sets_agree_on_pairs_of_bf16() {
+fn instruction_sets_agree_on_keys_and_values_in_bf16() {
     let case = Case::new(64, 3, 200);
     let positions: Vec<u32> = (0..200).collect();
     let (want, _) = case.run_as(Isa::Portable, &positions, half::bf16::from_f32);
     for isa in Isa::available() {
         let (got, _) = case.run_as(isa, &positions, half::bf16::from_f32);
         let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        // A probability may fall on either side of a rounding boundary.
-        assert!(worst < 1e-3, "{isa:?}: {worst}");
+        // Queries that are rounded for dot products move scores of a few units by half a unit in the last of eight bits.
+        let bound = if isa.uses_bf16_dots() { 1e-2 } else { 1e-5 };
+        assert!(worst < bound, "{isa:?}: {worst}");
     }
 }
 

@@ -148,7 +148,7 @@ impl Product {
 
 /// c + a · b, over f32 lanes or over pairs of bf16 values.
 #[inline(always)]
-fn multiply_add<S: Simd, const PAIRS: bool>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
+pub fn multiply_add<S: Simd, const PAIRS: bool>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
     if PAIRS { s.dot_pairs(a, b, c) } else { s.fma(a, b, c) }
 }
 
@@ -254,60 +254,6 @@ impl<E> Ahead<'_, E> {
                 }
             }
         }
-    }
-}
-
-/// Scores of `N` queries against the keys `rows` of one tile, straight from the key rows: `out[i · KEY_TILE + key]`, each the
-/// chain that [`Product`] makes over the transposed tile. With `PAIRS` an element is a pair of bf16 values. On the way it asks for the rows `ahead`.
-///
-/// # Safety
-/// `width` elements are readable at each pointer of `rows`; `queries` holds `N · width` floats, `out` `N · KEY_TILE`.
-#[inline(always)]
-pub unsafe fn direct_scores<S: Simd, W: Stored, E, const PAIRS: bool, const N: usize>(
-    s: S,
-    rows: &[*const W],
-    ahead: &Ahead<E>,
-    width: usize,
-    queries: *const f32,
-    out: *mut f32,
-) {
-    let blocks = rows.len().div_ceil(S::LANES) * width.div_ceil(S::LANES);
-    let (mut block, mut first) = (0, 0);
-    while first < rows.len() {
-        let end = rows.len().min(first + S::LANES);
-        let mut acc = [s.splat(0.0); N];
-        let mut column = 0;
-        while column < width {
-            let count = S::LANES.min(width - column);
-            ahead.fetch(s, block, blocks);
-            block += 1;
-            // SAFETY: the caller's contract.
-            unsafe {
-                let keys = s.load_transposed(&rows[first..end], column, count);
-                let q = queries.add(column);
-                if count == S::LANES {
-                    for j in 0..S::LANES {
-                        for n in 0..N {
-                            let q = s.splat(*q.add(n * width + j));
-                            acc[n] = multiply_add::<S, PAIRS>(s, q, keys.as_ref()[j], acc[n]);
-                        }
-                    }
-                } else {
-                    for j in 0..count {
-                        for n in 0..N {
-                            let q = s.splat(*q.add(n * width + j));
-                            acc[n] = multiply_add::<S, PAIRS>(s, q, keys.as_ref()[j], acc[n]);
-                        }
-                    }
-                }
-            }
-            column += count;
-        }
-        for n in 0..N {
-            // SAFETY: LANES divides KEY_TILE, so the vector is inside row n of the output.
-            unsafe { s.store(out.add(n * KEY_TILE + first), acc[n]) };
-        }
-        first += S::LANES;
     }
 }
 

@@ -55,6 +55,7 @@ impl Simd for Avx2 {
     type Block = [__m256; 8];
     const LANES: usize = 8;
     const TILE_VECTORS: usize = 2;
+    const BF16_DOTS: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

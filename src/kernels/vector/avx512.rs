@@ -55,6 +55,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type Block = [__m512; 16];
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 4;
+    const BF16_DOTS: bool = BF16;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -30,6 +30,8 @@ pub trait Simd: Copy {
     const LANES: usize;
     /// Vectors side by side in a tile product, chosen to fill the registers beside four rows.
     const TILE_VECTORS: usize;
+    /// Whether [`Simd::dot_pairs`] is one instruction.
+    const BF16_DOTS: bool;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
@@ -162,7 +164,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
-/// As [`dispatch`], with bf16 dot products in hardware where the CPU has them: for kernels that use [`Simd::dot_pairs`].
+/// As [`dispatch`], with [`Simd::BF16_DOTS`] where [`Isa::uses_bf16_dots`].
 #[inline]
 pub fn dispatch_pairs<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]

@@ -25,6 +25,7 @@ impl Simd for Portable {
     type Block = [Self::V; LANES];
     const LANES: usize = LANES;
     const TILE_VECTORS: usize = 1;
+    const BF16_DOTS: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
