@@ -5,6 +5,7 @@ mod disturbed;
 mod speed;
 mod train;
 mod types;
+mod update_stream;
 
 use super::ThreadArgs;
 use super::ladder;

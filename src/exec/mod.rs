@@ -120,6 +120,11 @@ impl<'w> Executor<'w> {
         self.workers.run(&Run { exec: self, first, count: end - first });
     }
 
+    /// Runs a job that is no part of the plan on the workers, who come to it as to a node: to measure the machine beside steps.
+    pub fn run_job(&self, job: &dyn Job) {
+        self.workers.run(job);
+    }
+
     /// Switches skipping off for the nodes that `recompute` names: they compute every row from the first on in each call.
     ///
     /// # Errors

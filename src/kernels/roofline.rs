@@ -8,6 +8,7 @@ use crate::tensor::DType;
 use memmap2::MmapMut;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The arithmetic whose peak is measured.
@@ -77,17 +78,41 @@ impl Streams {
 
     /// Bytes per second of a stream that reads four arrays and writes three of them back, as AdamW does.
     pub fn update_bandwidth(&mut self, isa: Isa, threads: usize) -> f64 {
-        let bases = self.arrays.each_mut().map(|a| Base(a.as_mut_ptr().cast()));
-        let elements = ARRAY_BYTES / 4;
-        let seconds = best(threads, PASSES, |t| {
-            let bases = &bases;
-            let range = bounds(elements, t, threads);
-            // SAFETY: the threads' ranges are disjoint and inside the arrays, which nobody else uses while `self` is borrowed.
-            let [p, g, m, v] = [0, 1, 2, 3]
-                .map(|i| unsafe { std::slice::from_raw_parts_mut(bases[i].0.add(range.start), range.len()) });
-            update(isa, p, g, m, v);
-        });
-        (7 * ARRAY_BYTES) as f64 / seconds
+        let parts = self.update_parts(ARRAY_BYTES / size_of::<f32>() / threads);
+        let seconds = best(threads, PASSES, |t| parts[t].update(isa));
+        Self::UPDATE_BYTES as f64 / seconds
+    }
+
+    /// Bytes that one update of all parts reads and writes.
+    pub const UPDATE_BYTES: usize = 7 * ARRAY_BYTES;
+
+    /// The four arrays in parts of `elements` elements (the last one of as many as are left), to be updated by whichever threads.
+    pub fn update_parts(&mut self, elements: usize) -> Vec<UpdatePart<'_>> {
+        let count = (ARRAY_BYTES / size_of::<f32>() / elements).max(1);
+        let mut rest = self.arrays.each_mut().map(|a| bytemuck::cast_slice_mut::<u8, f32>(a));
+        let mut parts = Vec::with_capacity(count);
+        for part in (1..=count).rev() {
+            let len = if part == 1 { rest[0].len() } else { elements };
+            let slices = rest.each_mut().map(|r| {
+                let (head, tail) = std::mem::take(r).split_at_mut(len);
+                *r = tail;
+                head
+            });
+            parts.push(UpdatePart(Mutex::new(slices)));
+        }
+        parts
+    }
+}
+
+/// A part of the four arrays of [`Streams`].
+pub struct UpdatePart<'a>(Mutex<[&'a mut [f32]; 4]>);
+
+impl UpdatePart<'_> {
+    /// Reads all four arrays and writes three of them back.
+    pub fn update(&self, isa: Isa) {
+        let mut slices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let [p, g, m, v] = &mut *slices;
+        update(isa, p, g, m, v);
     }
 }
 
@@ -128,10 +153,6 @@ pub fn arithmetic_peak(isa: Isa, kind: Arithmetic, threads: usize) -> f64 {
         rounds *= 2;
     }
 }
-
-struct Base(*mut f32);
-// SAFETY: threads derive disjoint ranges from it.
-unsafe impl Sync for Base {}
 
 /// Holds threads until all have come, awake: waking a parked thread takes as long as reading a megabyte, and would count as reading.
 struct SpinBarrier {
@@ -376,6 +397,13 @@ mod tests {
 
     #[test]
     fn parts_cover_an_array_once() {
+        let whole = ARRAY_BYTES / size_of::<f32>();
+        let mut streams = Streams::allocate();
+        for elements in [whole, whole / 3, 1 << 15, 2 * whole] {
+            let mut parts = streams.update_parts(elements);
+            let lengths = parts.iter_mut().map(|p| p.0.get_mut().unwrap().each_ref().map(|s| s.len()));
+            assert_eq!(lengths.fold([0; 4], |sum, l| [0, 1, 2, 3].map(|i| sum[i] + l[i])), [whole; 4]);
+        }
         for threads in 1..9 {
             let mut next = 0;
             for t in 0..threads {

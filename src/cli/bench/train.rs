@@ -6,7 +6,8 @@ use super::super::profile;
 use super::super::size;
 use super::super::train::lora_options::LoraArgs;
 use super::super::train::source::ModelSource;
-use super::{BenchArgs, tokens};
+use super::update_stream::UpdateStream;
+use super::{BenchArgs, best_and_median, tokens};
 use crate::error::{Error, Result};
 use crate::exec::{Trainer, Update};
 use crate::graph::{Node, TensorId};
@@ -58,24 +59,51 @@ struct Limits {
     products: f64,
     /// Multiply-adds in f32.
     f32: f64,
-    /// Bytes a second of the stream that reads four arrays and writes three.
+    /// Bytes a second of the stream that reads four arrays and writes three: the median over steps.
     update: f64,
 }
 
 impl Limits {
-    fn measure(streams: &mut Streams, precision: Precision, threads: usize) -> Self {
+    /// Measures the arithmetic and keeps what is more.
+    fn raise(&mut self, precision: Precision, threads: usize) {
         let isa = Isa::current();
         let f32 = arithmetic_peak(isa, Arithmetic::F32, threads);
         let products = match precision {
             Precision::F32 => f32,
             Precision::Bf16 => arithmetic_peak(isa, Arithmetic::Bf16, threads),
         };
-        Limits { products, f32, update: streams.update_bandwidth(isa, threads) }
+        (self.products, self.f32) = (self.products.max(products), self.f32.max(f32));
     }
+}
 
-    fn or_more(self, other: Limits) -> Self {
-        let Limits { products, f32, update } = other;
-        Limits { products: self.products.max(products), f32: self.f32.max(f32), update: self.update.max(update) }
+/// One step, the limits of which are measured beside it.
+struct Step {
+    /// Seconds.
+    seconds: f64,
+    /// Of them those of forward, backward, optimiser.
+    sections: [f64; 3],
+    /// Bytes a second of the stream, the mean of passes just before and just after the optimiser: the bandwidth of a shared machine changes
+    /// within seconds, and the optimiser takes a tenth of one.
+    stream: f64,
+}
+
+impl Step {
+    fn run(
+        trainer: &mut Trainer,
+        (inputs, targets): (&[i32], &[i32]),
+        number: usize,
+        stream: &UpdateStream,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        trainer.begin(number);
+        trainer.micro_step(inputs, targets, 1.0 / inputs.len() as f32)?;
+        let gradients = start.elapsed();
+        let before = stream.bandwidth(trainer.executor());
+        let start = Instant::now();
+        trainer.update(&Update { step: number, learning_rate: 1e-4, max_norm: Some(1.0) });
+        let seconds = (gradients + start.elapsed()).as_secs_f64();
+        let after = stream.bandwidth(trainer.executor());
+        Ok(Step { seconds, sections: trainer.seconds(), stream: (before + after) / 2.0 })
     }
 }
 
@@ -85,6 +113,8 @@ struct Measured {
     steps: Vec<f64>,
     /// Mean seconds of forward, backward, optimiser.
     sections: [f64; 3],
+    /// The optimiser's bandwidth over that of the stream beside it: the median over steps.
+    stream_share: f64,
     kinds: Vec<OpTimes>,
     limits: Limits,
 }
@@ -171,25 +201,24 @@ fn measure(
     let text = tokens(trainer.rows() + 1, source.dim("V")?);
     let (inputs, targets) = (&text[..trainer.rows()], &text[1..]);
     let mut limits = Limits::default();
-    let (mut steps, mut sections) = (Vec::new(), [0.0; 3]);
-    let step = |trainer: &mut Trainer, number: usize| {
-        let start = Instant::now();
-        trainer.begin(number);
-        trainer.micro_step(inputs, targets, 1.0 / inputs.len() as f32)?;
-        trainer.update(&Update { step: number, learning_rate: 1e-4, max_norm: Some(1.0) });
-        Ok::<f64, Error>(start.elapsed().as_secs_f64())
-    };
-    step(&mut trainer, 1)?;
+    let stream = UpdateStream::new(streams);
+    Step::run(&mut trainer, (inputs, targets), 1, &stream)?;
     let trace = args.profile.as_ref().is_some_and(|file| !file.is_empty());
     trainer.executor_mut().set_profile(true, trace);
+    let mut steps = Vec::with_capacity(args.repeat);
     for number in 0..args.repeat {
-        limits = limits.or_more(Limits::measure(streams, precision, threads));
-        steps.push(step(&mut trainer, number + 2)?);
-        sections.iter_mut().zip(trainer.seconds()).for_each(|(sum, s)| *sum += s / args.repeat as f64);
+        limits.raise(precision, threads);
+        steps.push(Step::run(&mut trainer, (inputs, targets), number + 2, &stream)?);
     }
     if let Some(file) = args.profile.as_ref().filter(|_| trace) {
         profile::write_trace(trainer.executor(), file.as_ref())?;
     }
+    let bytes = update_bytes(plan);
+    let share = |s: &Step| bytes / s.sections[2] / s.stream;
+    let stream_share = best_and_median(steps.iter().map(share).collect()).1;
+    limits.update = best_and_median(steps.iter().map(|s| s.stream).collect()).1;
+    let sections = [0, 1, 2].map(|i| steps.iter().map(|s| s.sections[i]).sum::<f64>() / args.repeat as f64);
+    let mut steps: Vec<f64> = steps.iter().map(|s| s.seconds).collect();
     steps.sort_by(f64::total_cmp);
     let mut kinds = Vec::new();
     for time in trainer.executor().profile() {
@@ -199,7 +228,7 @@ fn measure(
         let least = f64::max(flops / peak, bytes / limits.update);
         op_times::add(&mut kinds, node, time.nanoseconds as f64 * 1e-9 / args.repeat as f64, (flops, bytes, least));
     }
-    Ok(Measured { steps, sections, kinds, limits })
+    Ok(Measured { steps, sections, stream_share, kinds, limits })
 }
 
 /// Arithmetic and bytes of a node in a step; the bytes of products include weights and their gradients.
@@ -227,7 +256,7 @@ fn print(args: &BenchArgs, plan: &Plan, model: &str, threads: usize, results: &[
     let (product_seconds, product_flops) = m.sum(is_product);
     let products = product_flops / product_seconds;
     let percent_of_products = 100.0 * products / m.limits.products;
-    let percent_of_stream = 100.0 * update_bytes(plan) / optimiser / m.limits.update;
+    let percent_of_stream = 100.0 * m.stream_share;
     let percent_of_limit = 100.0 * m.flops() / best / m.limits.products;
     // How many times faster the threads are than one, and how many times their arithmetic is.
     let scaling = results.get(1).map(|one| (one.best() / best, m.limits.products / one.limits.products));
@@ -265,7 +294,7 @@ fn print(args: &BenchArgs, plan: &Plan, model: &str, threads: usize, results: &[
         1e3 * optimiser
     ));
     line(&format!(
-        "  products {:.1} ms at {:.1} GFLOP/s, {percent_of_products:.1} % of the peak of {:.1}; optimiser at {percent_of_stream:.1} % of the stream of {:.1} GB/s",
+        "  products {:.1} ms at {:.1} GFLOP/s, {percent_of_products:.1} % of the peak of {:.1}; optimiser at {percent_of_stream:.1} % of the stream of {:.1} GB/s beside it",
         1e3 * product_seconds,
         products / 1e9,
         m.limits.products / 1e9,
