@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::backward_scratch::{Parts, SPAN_BLOCKS, TILE};
-use super::tile::{Ahead, Product, Start, copy_row, padded, row_pointers, transpose_tile};
+use super::tile::{Ahead, Product, Start, block_rows, copy_row, padded, row_pointers, transpose_tile};
 use crate::kernels::isa::Isa;
 use crate::kernels::reduce::row_sums;
 use crate::kernels::vector::map::LaneFn;
@@ -294,9 +294,14 @@ impl Backward<'_, '_, '_, '_> {
             for row in 0..rows {
                 differentiate_row(s, parts, row, if diagonal { row + 1 } else { keys });
             }
+            // On the diagonal blocks are small, so that they end with the keys that their rows see.
+            let wide = if diagonal { usize::MAX } else { width };
             if QUERIES {
-                for row in (0..rows).step_by(ROWS) {
-                    d_q.after(row).rows(s, ROWS.min(rows - row), width, (0, limit(row)), Start::Keep);
+                let mut row = 0;
+                while row < rows {
+                    let block = block_rows::<S>(wide, rows - row);
+                    d_q.after(row).rows(s, block, width, (0, limit(row)), Start::Keep);
+                    row += block;
                 }
             }
             if KEYS {
@@ -304,10 +309,12 @@ impl Backward<'_, '_, '_, '_> {
                 let d_values = transposed(parts.probabilities.cast_const(), parts.d_out.cast_const(), parts.d_values);
                 let d_keys = transposed(parts.d_scores.cast_const(), parts.q.cast_const(), parts.d_keys);
                 for product in [d_values, d_keys] {
-                    for key in (0..keys).step_by(ROWS) {
+                    let mut key = 0;
+                    while key < keys {
                         // On the diagonal no row before the key has seen it.
-                        let from = if diagonal { key } else { 0 };
-                        product.after(key).rows(s, ROWS.min(keys - key), width, (from, rows), Start::Keep);
+                        let (block, from) = (block_rows::<S>(wide, keys - key), if diagonal { key } else { 0 });
+                        product.after(key).rows(s, block, width, (from, rows), Start::Keep);
+                        key += block;
                     }
                 }
             }

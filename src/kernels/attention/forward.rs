@@ -5,7 +5,7 @@ use super::direct::direct_scores;
 use super::online_softmax::State;
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
 use super::tile::{
-    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, copy_row, padded, row_pointers, transpose_tile,
+    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, copy_row, padded, row_pointers, transpose_tile,
 };
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
@@ -327,8 +327,14 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             let (a, b, c) = (state.scores.cast_const(), tile.values, state.o);
             let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: tile.value_stride, c, c_row: padded(d) };
             let width = padded(d) / S::LANES;
-            for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
-                let first = block * BLOCK_ROWS;
+            let mut next = 0;
+            while next < limits.len() {
+                let first = next;
+                let rows = block_rows::<S>(width, limits.len() - first);
+                // Rows whose limits differ are better off in small blocks.
+                let equal = limits[first..first + rows].iter().all(|&l| l == limits[first]);
+                next += if equal { rows } else { rows.min(BLOCK_ROWS) };
+                let limits = &limits[first..next];
                 let sums = sums.after(first);
                 let least = limits.iter().copied().fold(KEY_TILE, usize::min);
                 let start = Start::Scaled(factors[first..].as_ptr());

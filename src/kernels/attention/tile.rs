@@ -10,6 +10,18 @@ use crate::kernels::view::View;
 pub const KEY_TILE: usize = 64;
 /// Rows of a product block.
 pub const BLOCK_ROWS: usize = 4;
+/// Rows of a block of a product of at most [`NARROW`] vectors, where there are registers for them: with fewer, multipliers would wait
+/// for their own sums.
+const NARROW_ROWS: usize = 8;
+/// See [`NARROW_ROWS`].
+const NARROW: usize = 2;
+
+/// Rows of the next block of a product `vectors` vectors wide, of which `left` rows are left.
+#[inline(always)]
+pub fn block_rows<S: Simd>(vectors: usize, left: usize) -> usize {
+    let narrow = S::TILE_VECTORS > NARROW && vectors <= NARROW && left >= NARROW_ROWS;
+    if narrow { NARROW_ROWS } else { left.min(BLOCK_ROWS) }
+}
 /// Vectors whose scores are computed before their values are summed: keys, then values, stay in the first-level cache.
 pub const SPAN: usize = 16;
 /// Rows of scratch are padded to a multiple of this many floats, the widest vector.
@@ -121,7 +133,7 @@ impl Product {
         }
     }
 
-    /// `rows` ≤ [`BLOCK_ROWS`] rows of C, `vectors` vectors wide, for k in `ks.0..ks.1`.
+    /// `rows` rows of C, at most [`BLOCK_ROWS`] or what [`block_rows`] says, `vectors` vectors wide, for k in `ks.0..ks.1`.
     ///
     /// # Safety
     /// The elements of A, B and C (and factors) so addressed are inside live allocations, C apart from A and B.
@@ -172,8 +184,14 @@ impl<const PAIRS: bool> Kernel for Rows<PAIRS> {
                 2 => self.product.columns::<S, PAIRS, 2>(s, self.vectors, self.ks, self.start),
                 3 => self.product.columns::<S, PAIRS, 3>(s, self.vectors, self.ks, self.start),
                 4 => self.product.columns::<S, PAIRS, 4>(s, self.vectors, self.ks, self.start),
-                5 => self.product.columns::<S, PAIRS, 5>(s, self.vectors, self.ks, self.start),
-                _ => self.product.columns::<S, PAIRS, 6>(s, self.vectors, self.ks, self.start),
+                NARROW_ROWS if S::TILE_VECTORS > NARROW && self.vectors == 1 => {
+                    self.product.block::<S, PAIRS, NARROW_ROWS, 1>(s, 0, self.ks, self.start);
+                }
+                NARROW_ROWS if S::TILE_VECTORS > NARROW && self.vectors == NARROW => {
+                    self.product.block::<S, PAIRS, NARROW_ROWS, NARROW>(s, 0, self.ks, self.start);
+                }
+                // No values in the text: references to them would keep the operands in memory.
+                _ => unreachable!("a block has the rows that `block_rows` gives it"),
             }
         }
     }

@@ -139,6 +139,15 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn scale2_from(self, a: __m256, n: __m256, x: __m256, least: f32) -> __m256 {
+        cpu!({
+            // Zero before the product: what is multiplied there may be anything.
+            let keep = _mm256_cmp_ps::<_CMP_NLT_UQ>(x, _mm256_set1_ps(least));
+            let power = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+            _mm256_mul_ps(_mm256_and_ps(a, keep), _mm256_and_ps(_mm256_castsi256_ps(power), keep))
+        })
+    }
+    #[inline(always)]
     fn abs(self, a: __m256) -> __m256 {
         cpu!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
     }

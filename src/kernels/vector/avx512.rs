@@ -132,6 +132,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         cpu!(_mm512_scalef_ps(a, n))
     }
     #[inline(always)]
+    fn scale2_from(self, a: __m512, n: __m512, x: __m512, least: f32) -> __m512 {
+        cpu!(_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(least)), a, n))
+    }
+    #[inline(always)]
     fn abs(self, a: __m512) -> __m512 {
         cpu!(_mm512_abs_ps(a))
     }

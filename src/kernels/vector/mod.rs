@@ -72,6 +72,9 @@ pub trait Simd: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// a · 2^n for integer-valued n in −252..=254, with overflow to infinity and gradual underflow.
     fn scale2(self, a: Self::V, n: Self::V) -> Self::V;
+    /// a · 2^n for integer-valued n in −126..=127 with a normal result, and zero in the lanes where x < `least`, whatever a and n are there:
+    /// nothing underflows, which takes some CPUs longer than all the rest of an exponential.
+    fn scale2_from(self, a: Self::V, n: Self::V, x: Self::V, least: f32) -> Self::V;
     /// |a|
     fn abs(self, a: Self::V) -> Self::V;
     /// Magnitude of `a`, sign of `sign`.

@@ -107,6 +107,10 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
+    fn scale2_from(self, a: Self::V, n: Self::V, x: Self::V, least: f32) -> Self::V {
+        lanes!(i => if x[i] < least { 0.0 } else { a[i] * f32::from_bits(((n[i] as i32 + 127) << 23) as u32) })
+    }
+    #[inline(always)]
     fn abs(self, a: Self::V) -> Self::V {
         lanes!(i => a[i].abs())
     }

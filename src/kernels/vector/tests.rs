@@ -61,10 +61,12 @@ fn falling_powers_of_two_keep_their_error_bounds() {
                 let exact = f64::from(x).exp2();
                 assert!((f64::from(y) - exact).abs() <= bound * exact, "{isa:?} coarse {coarse}: 2^{x} = {y}");
             }
-            let mut edges = [0.0, -0.0, f32::NEG_INFINITY, -1e30, -150.0, f32::NAN, -1.0];
+            let mut edges =
+                [0.0, -0.0, -126.0, f32::NEG_INFINITY, -1e30, -150.0, (-126.0f32).next_down(), f32::NAN, -1.0];
             run(&mut edges);
-            assert_eq!(edges[..5], [1.0, 1.0, 0.0, 0.0, 0.0], "{isa:?} coarse {coarse}");
-            assert!(edges[5].is_nan() && edges[6] == 0.5, "{isa:?} coarse {coarse}: {edges:?}");
+            let want = [1.0, 1.0, f32::MIN_POSITIVE, 0.0, 0.0, 0.0, 0.0];
+            assert_eq!(edges[..7], want, "{isa:?} coarse {coarse}");
+            assert!(edges[7].is_nan() && edges[8] == 0.5, "{isa:?} coarse {coarse}: {edges:?}");
         }
     }
 }
