@@ -14,8 +14,8 @@ use std::ops::Range;
 /// The optimiser's update.
 pub struct AdamWOp;
 
-/// Elements of one tile.
-const TILE: usize = 1 << 15;
+/// Elements of one tile: few enough that a matrix of 10^5 elements is shared evenly. Adjacent tiles are updated in one go.
+const TILE: usize = 1 << 13;
 
 /// Element type of the moments.
 fn moments(attrs: &Attrs) -> Result<DType, String> {
@@ -130,8 +130,12 @@ impl Kernel for UpdateKernel {
         self.len.div_ceil(TILE)
     }
 
-    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        let elements = tile * TILE..((tile + 1) * TILE).min(self.len);
+    fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
+        self.run_tiles(o, phase, tile..tile + 1);
+    }
+
+    fn run_tiles(&self, o: &dyn Operands, _phase: usize, tiles: Range<usize>) {
+        let elements = tiles.start * TILE..(tiles.end * TILE).min(self.len);
         let constants = AdamW::new(&AdamWSettings {
             learning_rate: f64::from(o.fixed(4)[hyper::LEARNING_RATE]),
             step: o.fixed_integers(5)[hyper::STEP].max(1) as u64,

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 /// Elements of a tile: as many as one of the optimiser's.
-const TILE: usize = 1 << 15;
+const TILE: usize = 1 << 13;
 /// Passes over the arrays that one measurement takes the mean of.
 const PASSES: usize = 3;
 
