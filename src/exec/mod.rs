@@ -207,6 +207,8 @@ impl<'w> Executor<'w> {
 
 /// Phases after a phase among which the next weights are looked for: between two products lie attention and the preparation of rows.
 const PHASES_AHEAD: usize = 4;
+/// Rows of a step up to which reading weights takes longer than the arithmetic.
+const FEW_ROWS: usize = 4;
 /// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.
 const SOON_BYTES: usize = 256 << 10;
 
@@ -230,6 +232,11 @@ impl Job for Run<'_, '_> {
     fn run(&self, phase: usize, tiles: Range<usize>, worker: usize) {
         let (node, phase) = self.exec.phases[self.first + phase];
         self.exec.kernels[node as usize].run_tiles(&self.exec.operands(node as usize, worker), phase as usize, tiles);
+    }
+
+    /// A step of few rows has phases of microseconds, in which claims take a part of the time.
+    fn claims(&self) -> usize {
+        if self.exec.rows.new.len() <= FEW_ROWS { 2 } else { workers::CLAIMS }
     }
 
     /// The weights of the next phase that has some; after the last, those of the first, as the next call is probably alike.

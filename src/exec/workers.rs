@@ -4,8 +4,8 @@
 //! is left of it. A worker claims from its own run first, so that it streams memory in order, then from the runs of others; it counts what it
 //! did of its own run once, as a counter that all workers write is far away from most of them. A phase ends when its last *tile* ends, not
 //! when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds tiles. Whoever finishes the last tile
-//! opens the next phase. Waiting is spin, then park on a futex; a worker that spins fetches what it will read next, so that memory is
-//! never idle.
+//! opens the next phase, or runs it where it is a single tile. Waiting is spin, then park on a futex; a worker that spins fetches what it will
+//! read next, so that memory is never idle.
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::prefetch_line;
@@ -23,6 +23,10 @@ pub trait Job: Sync {
     fn tiles(&self, phase: usize) -> usize;
     /// Runs adjacent tiles as worker `worker`.
     fn run(&self, phase: usize, tiles: Range<usize>, worker: usize);
+    /// What a claim leaves of a run, in claims of the same size: large claims cost least, and small ones keep more for workers that are faster.
+    fn claims(&self) -> usize {
+        CLAIMS
+    }
     /// Memory that worker `worker` reads first after `phase`. Only a hint: nothing depends on it but speed.
     fn soon(&self, _phase: usize, _worker: usize) -> Range<*const u8> {
         NOTHING
@@ -33,8 +37,8 @@ pub trait Job: Sync {
 
 /// An empty answer of [`Job::soon`].
 pub const NOTHING: Range<*const u8> = std::ptr::null()..std::ptr::null();
-/// What a claim leaves of a run, in claims of the same size: large claims cost least, and small ones at the end even out the workers.
-const CLAIMS: usize = 4;
+/// The usual answer of [`Job::claims`].
+pub const CLAIMS: usize = 4;
 /// Cache lines fetched between two looks at the epoch.
 const LINES: usize = 4;
 
@@ -48,15 +52,15 @@ fn left(word: u64) -> Range<usize> {
     (word & u64::from(u32::MAX)) as usize..(word >> 32) as usize
 }
 
-/// Takes the next tiles of a run, unless none is left.
-fn claim(run: &AtomicU64) -> Option<Range<usize>> {
+/// Takes the next tiles of a run, one of `claims` shares of what is left, unless none is left.
+fn claim(run: &AtomicU64, claims: usize) -> Option<Range<usize>> {
     let mut now = run.load(Ordering::Acquire);
     loop {
         let left = left(now);
         if left.is_empty() {
             return None;
         }
-        let mine = left.start..left.start + left.len().div_ceil(CLAIMS);
+        let mine = left.start..left.start + left.len().div_ceil(claims);
         match run.compare_exchange_weak(now, word(left.end, mine.end), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Some(mine),
             Err(newer) => now = newer,
@@ -76,6 +80,8 @@ struct Shared {
     /// One run of tiles for each worker.
     runs: Vec<Padded<AtomicU64>>,
     done: Padded<AtomicU32>,
+    /// [`Job::claims`] of the job.
+    claims: AtomicUsize,
     /// Tiles of the current phase.
     tiles: AtomicU32,
     phase: AtomicUsize,
@@ -110,6 +116,7 @@ impl Workers {
         let shared = Arc::new(Shared {
             runs: (0..count.max(1)).map(|_| Padded(AtomicU64::new(0))).collect(),
             done: Padded(AtomicU32::new(0)),
+            claims: AtomicUsize::new(CLAIMS),
             tiles: AtomicU32::new(0),
             phase: AtomicUsize::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
@@ -150,13 +157,14 @@ impl Workers {
     pub fn run(&self, job: &dyn Job) {
         let shared = &*self.shared;
         assert!(shared.finished.swap(false, Ordering::AcqRel), "the workers already run a job");
-        // SAFETY: only the lifetime is erased. The pointer is used by a worker between claiming a tile and counting it as done; `finished`
-        // is set after every tile is done, and this function does not return before that, so `job` outlives all uses.
+        // SAFETY: only the lifetime is erased. The pointer is used by a worker between claiming a tile and counting it as done, and by the one
+        // that opens phases until it sets `finished`, when every tile is done; and this function does not return before that, so `job` outlives all uses.
         let pointer =
             JobPointer(unsafe { std::mem::transmute::<*const (dyn Job + '_), *const (dyn Job + 'static)>(job) });
         shared.job.store(std::ptr::from_ref(&pointer).cast_mut(), Ordering::Relaxed);
         shared.panicked.store(false, Ordering::Relaxed);
-        shared.open(job, 0);
+        shared.claims.store(job.claims().max(1), Ordering::Relaxed);
+        shared.open(job, 0, 0);
         let (mut seen, mut soon) = (0, NOTHING);
         while !shared.finished.load(Ordering::Acquire) {
             shared.work(0, &mut soon);
@@ -178,11 +186,14 @@ impl Drop for Workers {
 }
 
 impl Shared {
-    /// Opens the first phase from `phase` on that has tiles, or ends the job.
-    fn open(&self, job: &dyn Job, mut phase: usize) {
+    /// Opens the first phase from `phase` on that has several tiles, or ends the job. Phases of one tile before it are run here and now: no
+    /// other worker has to learn of them.
+    fn open(&self, job: &dyn Job, mut phase: usize, worker: usize) {
         while phase < job.phases() {
             let tiles = job.tiles(phase);
-            if tiles > 0 {
+            if tiles == 1 {
+                self.attempt(|| job.run(phase, 0..1, worker));
+            } else if tiles > 1 {
                 assert!(tiles < 1 << 31, "a phase has {tiles} tiles, more than a run counts");
                 self.phase.store(phase, Ordering::Relaxed);
                 self.done.0.store(0, Ordering::Relaxed);
@@ -201,6 +212,13 @@ impl Shared {
         self.advance_epoch();
     }
 
+    /// Runs tiles, whose panic the caller of the job gets to see.
+    fn attempt(&self, tiles: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(tiles)).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn advance_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
@@ -216,11 +234,12 @@ impl Shared {
         // Tiles of the own run that are done and not counted.
         let mut uncounted = 0;
         loop {
-            let own = claim(&mine.0);
+            let claims = self.claims.load(Ordering::Relaxed);
+            let own = claim(&mine.0, claims);
             let tiles = match &own {
                 Some(tiles) => tiles.clone(),
                 None if uncounted > 0 => 0..0,
-                None => match after.iter().chain(before).find_map(|run| claim(&run.0)) {
+                None => match after.iter().chain(before).find_map(|run| claim(&run.0, claims)) {
                     Some(tiles) => tiles,
                     None => return,
                 },
@@ -231,13 +250,10 @@ impl Shared {
             // has claimed some; the acquiring claim above makes both visible.
             let job = unsafe { &*(*self.job.load(Ordering::Relaxed)).0 };
             uncounted += tiles.len();
-            let attempt = || match tiles.is_empty() {
+            self.attempt(|| match tiles.is_empty() {
                 true => *soon = job.soon(phase, worker),
                 false => job.run(phase, tiles, worker),
-            };
-            if catch_unwind(AssertUnwindSafe(attempt)).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
-            }
+            });
             if own.is_some() {
                 continue;
             }
@@ -245,7 +261,7 @@ impl Shared {
             let all = self.tiles.load(Ordering::Relaxed) as usize;
             if self.done.0.fetch_add(uncounted as u32, Ordering::AcqRel) as usize + uncounted == all {
                 job.phase_done(phase);
-                self.open(job, phase + 1);
+                self.open(job, phase + 1, worker);
             }
             uncounted = 0;
         }
@@ -293,69 +309,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Phase p has `sizes[p]` tiles; each tile checks that the phase before is complete.
-    struct Counting {
-        sizes: Vec<usize>,
-        done: Vec<AtomicUsize>,
-    }
-
-    impl Job for Counting {
-        fn phases(&self) -> usize {
-            self.sizes.len()
-        }
-        fn tiles(&self, phase: usize) -> usize {
-            self.sizes[phase]
-        }
-        fn run(&self, phase: usize, tiles: Range<usize>, _worker: usize) {
-            assert!(!tiles.is_empty() && tiles.end <= self.sizes[phase]);
-            if phase > 0 {
-                assert_eq!(self.done[phase - 1].load(Ordering::Relaxed), self.sizes[phase - 1]);
-            }
-            self.done[phase].fetch_add(tiles.len(), Ordering::Relaxed);
-        }
-        fn soon(&self, phase: usize, _worker: usize) -> Range<*const u8> {
-            // Not a place where anything is: hints may be anything.
-            let at = std::ptr::without_provenance(64 * phase);
-            at..at.wrapping_add(640)
-        }
-    }
-
-    #[test]
-    fn every_tile_runs_once_and_phases_do_not_overlap() {
-        for count in [1, 2, 3, 8] {
-            let workers = Workers::new(count).expect("threads start");
-            for round in 0..200 {
-                let sizes: Vec<usize> = (0..40).map(|p| (p * 7 + round) % 23).collect();
-                let done = sizes.iter().map(|_| AtomicUsize::new(0)).collect();
-                let job = Counting { sizes, done };
-                workers.run(&job);
-                for (phase, n) in job.sizes.iter().enumerate() {
-                    assert_eq!(job.done[phase].load(Ordering::Relaxed), *n, "phase {phase}, {count} workers");
-                }
-            }
-        }
-    }
-
-    struct Panicking;
-
-    impl Job for Panicking {
-        fn phases(&self) -> usize {
-            3
-        }
-        fn tiles(&self, _phase: usize) -> usize {
-            5
-        }
-        fn run(&self, phase: usize, tiles: Range<usize>, _worker: usize) {
-            assert!(phase != 1 || !tiles.contains(&3), "broken on purpose");
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "a worker panicked")]
-    fn a_panic_in_a_tile_reaches_the_caller() {
-        Workers::new(3).expect("threads start").run(&Panicking);
-    }
-}
+mod tests;

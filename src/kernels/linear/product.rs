@@ -170,7 +170,7 @@ pub struct Grid {
 }
 
 /// Weight bytes that make a tile of few rows worth its claim.
-const TILE_BYTES: usize = 48 << 10;
+const TILE_BYTES: usize = 16 << 10;
 /// Row blocks in a tile of many rows: enough to use a panel from the second-level cache many times.
 const TILE_BLOCKS: usize = 16;
 /// Tiles of many rows in a product, enough to even out the threads.
