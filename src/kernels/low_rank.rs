@@ -20,6 +20,9 @@ use std::ops::Range;
 /// Columns of one block of [`outer_sums`]: a whole number of vectors on every instruction set, two cache lines.
 pub const COLUMNS: usize = 32;
 
+/// Rows whose columns [`outer_sums`] asks for ahead: they lie too far apart for a CPU to foresee them.
+const ROWS_AHEAD: usize = 24;
+
 /// Thin rows that are multiplied side by side.
 const THIN: usize = 8;
 
@@ -269,6 +272,7 @@ impl OuterSums<'_, '_> {
                 let low = self.low.row_ptr(row).add(self.thin.start + thin);
                 let mut values = [s.splat(0.0); V];
                 for v in 0..V {
+                    s.prefetch(x.wrapping_add(ROWS_AHEAD * self.x.stride() + v * S::LANES));
                     values[v] = s.load_partial(x.add(v * S::LANES), lanes[v]);
                 }
                 for j in 0..J {
