@@ -31,7 +31,7 @@ impl Op for Add {
         pointwise_cost(sig, rows, 1.0, 3.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(BinaryKernel { function: elementwise::add_inplace, commutes: true }))
+        Ok(Box::new(BinaryKernel { rows: elementwise::add, in_place: elementwise::add_inplace, commutes: true }))
     }
     fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         let data = x[0].data.iter().zip(&x[1].data).map(|(a, b)| a + b).collect();

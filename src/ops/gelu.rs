@@ -6,6 +6,7 @@ use super::pointwise::{BinaryKernel, UnaryKernel};
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::activation;
+use crate::kernels::vector::map::Write;
 use crate::tensor::TensorType;
 
 /// GELU in the tanh form.
@@ -66,7 +67,7 @@ impl Op for Gelu {
         pointwise_cost(sig, rows, 20.0, 2.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(UnaryKernel(activation::gelu_rows_inplace)))
+        Ok(Box::new(UnaryKernel { rows: activation::gelu_rows, in_place: activation::gelu_rows_inplace }))
     }
     fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         Some(vec![map(&x[0], gelu)])
@@ -96,7 +97,7 @@ impl Op for GeluTable {
         pointwise_cost(sig, rows, 1.0, 2.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(UnaryKernel(activation::gelu_table_rows_inplace)))
+        Ok(Box::new(UnaryKernel { rows: activation::gelu_table_rows, in_place: activation::gelu_table_rows_inplace }))
     }
     fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         let table = |v: f64| match v {
@@ -129,9 +130,10 @@ impl Op for GeluDInput {
         pointwise_cost(sig, rows, 30.0, 3.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        let function = |isa, d: &mut crate::kernels::view::InOut<f32>, x: &crate::kernels::view::View<f32>| {
-            activation::gelu_backward_inplace(isa, x, d)
-        };
-        Ok(Box::new(BinaryKernel { function, commutes: false }))
+        Ok(Box::new(BinaryKernel {
+            rows: |isa, d, x, out| activation::gelu_backward(isa, x, d, out, Write::Overwrite),
+            in_place: |isa, d, x| activation::gelu_backward_inplace(isa, x, d),
+            commutes: false,
+        }))
     }
 }

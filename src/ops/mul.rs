@@ -5,6 +5,7 @@ use super::pointwise::BinaryKernel;
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::elementwise;
+use crate::kernels::vector::map::Write;
 use crate::tensor::TensorType;
 
 /// Product of two tensors.
@@ -38,7 +39,11 @@ impl Op for Mul {
         pointwise_cost(sig, rows, 1.0, 3.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(BinaryKernel { function: elementwise::multiply_inplace, commutes: true }))
+        Ok(Box::new(BinaryKernel {
+            rows: |isa, a, b, out| elementwise::multiply(isa, a, b, out, Write::Overwrite),
+            in_place: elementwise::multiply_inplace,
+            commutes: true,
+        }))
     }
     fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         let data = x[0].data.iter().zip(&x[1].data).map(|(a, b)| a * b).collect();

@@ -6,15 +6,15 @@ use super::tiling::{row_tiles, tile_rows};
 use super::{Kernel, Operands};
 use crate::kernels::elementwise::copy;
 use crate::kernels::isa::Isa;
-use crate::kernels::view::{InOut, View};
+use crate::kernels::view::{InOut, View, ViewMut};
 
-/// `out = f(a)`.
-pub type Unary = fn(Isa, &mut InOut<f32>);
-/// `out = f(a, b)`, where `a` is overwritten.
-pub type Binary = fn(Isa, &mut InOut<f32>, &View<f32>);
-
-/// An elementwise function of one operand.
-pub struct UnaryKernel(pub Unary);
+/// An elementwise function of one operand, in its two forms.
+pub struct UnaryKernel {
+    /// `out = f(a)`.
+    pub rows: fn(Isa, &View<f32>, &mut ViewMut<f32>),
+    /// `a = f(a)`.
+    pub in_place: fn(Isa, &mut InOut<f32>),
+}
 
 impl Kernel for UnaryKernel {
     fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
@@ -23,16 +23,22 @@ impl Kernel for UnaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let mut out = output_with(o, 0, rows);
-        self.0(o.isa(), &mut out);
+        let mut out = o.output(0, rows.clone(), 0..o.output_width(0));
+        if o.in_place(0, 0) {
+            (self.in_place)(o.isa(), &mut out);
+        } else {
+            (self.rows)(o.isa(), &o.input(0).slice_rows(rows), &mut out);
+        }
     }
 }
 
-/// An elementwise function of two operands. `commutes`: it may also be computed over its second operand.
+/// An elementwise function of two operands, in its two forms.
 pub struct BinaryKernel {
-    /// Computes over the first operand.
-    pub function: Binary,
-    /// Whether f(a, b) = f(b, a).
+    /// `out = f(a, b)`.
+    pub rows: fn(Isa, &View<f32>, &View<f32>, &mut ViewMut<f32>),
+    /// `a = f(a, b)`.
+    pub in_place: fn(Isa, &mut InOut<f32>, &View<f32>),
+    /// Whether f(a, b) = f(b, a): then it may lie over its second operand, too.
     pub commutes: bool,
 }
 
@@ -43,9 +49,15 @@ impl Kernel for BinaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let (first, second) = if self.commutes && o.in_place(1, 0) { (1, 0) } else { (0, 1) };
-        let mut out = output_with(o, first, rows.clone());
-        (self.function)(o.isa(), &mut out, &o.input(second).slice_rows(rows));
+        let mut out = o.output(0, rows.clone(), 0..o.output_width(0));
+        let operand = |i: usize| o.input(i).slice_rows(rows.clone());
+        if o.in_place(0, 0) {
+            (self.in_place)(o.isa(), &mut out, &operand(1));
+        } else if self.commutes && o.in_place(1, 0) {
+            (self.in_place)(o.isa(), &mut out, &operand(0));
+        } else {
+            (self.rows)(o.isa(), &operand(0), &operand(1), &mut out);
+        }
     }
 }
 

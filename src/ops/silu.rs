@@ -7,7 +7,7 @@ use super::pointwise::{BinaryKernel, UnaryKernel};
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::activation;
-use crate::kernels::view::{InOut, View};
+use crate::kernels::vector::map::Write;
 use crate::tensor::TensorType;
 
 /// SiLU, also known as swish.
@@ -38,7 +38,7 @@ impl Op for Silu {
         pointwise_cost(sig, rows, 15.0, 2.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(UnaryKernel(activation::silu_rows_inplace)))
+        Ok(Box::new(UnaryKernel { rows: activation::silu_rows, in_place: activation::silu_rows_inplace }))
     }
     fn reference(&self, _sig: &Signature, _case: &Case, x: &[RefTensor]) -> Option<Vec<RefTensor>> {
         Some(vec![map(&x[0], |v| v / (1.0 + (-v).exp()))])
@@ -66,7 +66,10 @@ impl Op for SiluDInput {
         pointwise_cost(sig, rows, 20.0, 3.0)
     }
     fn kernel(&self, _sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        let function = |isa, d: &mut InOut<f32>, x: &View<f32>| activation::silu_backward_inplace(isa, x, d);
-        Ok(Box::new(BinaryKernel { function, commutes: false }))
+        Ok(Box::new(BinaryKernel {
+            rows: |isa, d, x, out| activation::silu_backward(isa, x, d, out, Write::Overwrite),
+            in_place: |isa, d, x| activation::silu_backward_inplace(isa, x, d),
+            commutes: false,
+        }))
     }
 }
