@@ -2,10 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use super::float;
 use super::layout::{Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::Prepared;
-use super::{float, int8};
 use crate::kernels::isa::Isa;
 use std::ops::Range;
 
@@ -25,11 +25,12 @@ pub(super) struct Panels {
     pub next: *const u8,
 }
 
-/// Kernels for a row block of `rows` rows by number of panels, one panel first; none where the product goes panel by panel.
+/// Kernels for a row block of `rows` rows by number of panels, one panel first; none where the product goes panel by panel, as with quantised
+/// weights: their kernels keep up with memory on one stream.
 pub(super) fn kernels(isa: Isa, layout: Layout, rows: usize) -> &'static [PanelsKernel] {
     match layout {
         Layout::F32 | Layout::F16 | Layout::Bf16 => float::panels_kernels(isa, layout, rows),
-        _ => int8::panels_kernels(isa, layout, rows),
+        _ => &[],
     }
 }
 

@@ -10,7 +10,6 @@ mod prepare;
 mod prepare_avx512;
 
 use super::Kernel;
-use super::few_rows::PanelsKernel;
 use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
@@ -37,11 +36,6 @@ pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
         Isa::Avx2 => avx2::kernel(layout, rows),
         _ => portable::kernel(layout, rows),
     }
-}
-
-/// Kernels for a row block of `rows` rows by number of panels; see [`super::few_rows`].
-pub(super) fn panels_kernels(_isa: Isa, _layout: Layout, _rows: usize) -> &'static [PanelsKernel] {
-    &[]
 }
 
 /// The parts of `rows` prepared rows of one block of 32 inputs.
