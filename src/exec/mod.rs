@@ -2,6 +2,7 @@
 
 mod arena;
 mod bind;
+mod cores;
 mod high_water;
 mod profile;
 mod session;

@@ -5,15 +5,17 @@
 //! did of its own run once, as a counter that all workers write is far away from most of them. A phase ends when its last *tile* ends, not
 //! when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds tiles. Whoever finishes the last tile
 //! opens the next phase, or runs it where it is a single tile. Waiting is spin, then park on a futex; a worker that spins fetches what it will
-//! read next, so that memory is never idle.
+//! read next, so that memory is never idle, and looks after workers that have lost their core ([`cores`]).
 #![allow(unsafe_code)]
 
+use super::cores::{self, Place};
 use crate::kernels::linear::prefetch_line;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// A call's work: a sequence of phases, each a number of independent tiles.
 pub trait Job: Sync {
@@ -41,6 +43,10 @@ pub const NOTHING: Range<*const u8> = std::ptr::null()..std::ptr::null();
 pub const CLAIMS: usize = 4;
 /// Cache lines fetched between two looks at the epoch.
 const LINES: usize = 4;
+/// How long a worker waits awake when there are cores for all.
+const AWAKE: Duration = Duration::from_millis(1);
+/// Pauses between two looks at the clock; how long a pause takes differs tenfold between CPUs.
+const PAUSES: u32 = 64;
 
 /// A run of tiles: `end << 32 | next`.
 fn word(end: usize, next: usize) -> u64 {
@@ -76,9 +82,16 @@ pub fn run_start(tiles: usize, run: usize, runs: usize) -> usize {
 #[repr(align(128))]
 struct Padded<T>(T);
 
+impl<T> AsRef<T> for Padded<T> {
+    fn as_ref(&self) -> &T {
+        &self.0
+    }
+}
+
 struct Shared {
     /// One run of tiles for each worker.
     runs: Vec<Padded<AtomicU64>>,
+    places: Vec<Padded<Place>>,
     done: Padded<AtomicU32>,
     /// [`Job::claims`] of the job.
     claims: AtomicUsize,
@@ -94,7 +107,7 @@ struct Shared {
     sleepers: AtomicU32,
     /// Threads that are up.
     started: AtomicUsize,
-    spins: u32,
+    awake: Duration,
 }
 
 /// A thin pointer target for the fat `dyn Job` reference.
@@ -115,6 +128,7 @@ impl Workers {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
             runs: (0..count.max(1)).map(|_| Padded(AtomicU64::new(0))).collect(),
+            places: (0..count.max(1)).map(|_| Padded(Place::default())).collect(),
             done: Padded(AtomicU32::new(0)),
             claims: AtomicUsize::new(CLAIMS),
             tiles: AtomicU32::new(0),
@@ -127,7 +141,7 @@ impl Workers {
             sleepers: AtomicU32::new(0),
             started: AtomicUsize::new(0),
             // More workers than cores: spinning would take the core from the worker that holds a tile.
-            spins: if count > cores { 0 } else { 20_000 },
+            awake: if count > cores { Duration::ZERO } else { AWAKE },
         });
         let mut workers = Workers { shared, threads: Vec::new() };
         for worker in 1..count.max(1) {
@@ -164,11 +178,12 @@ impl Workers {
         shared.job.store(std::ptr::from_ref(&pointer).cast_mut(), Ordering::Relaxed);
         shared.panicked.store(false, Ordering::Relaxed);
         shared.claims.store(job.claims().max(1), Ordering::Relaxed);
+        shared.places[0].0.enter();
         shared.open(job, 0, 0);
         let (mut seen, mut soon) = (0, NOTHING);
         while !shared.finished.load(Ordering::Acquire) {
             shared.work(0, &mut soon);
-            shared.wait(&mut seen, &mut soon);
+            shared.wait(0, &mut seen, &mut soon);
         }
         shared.job.store(std::ptr::null_mut(), Ordering::Relaxed);
         assert!(!shared.panicked.load(Ordering::Relaxed), "a worker panicked");
@@ -267,9 +282,13 @@ impl Shared {
         }
     }
 
-    /// Waits until the epoch differs from `seen`: spins first, fetching `soon`, then parks.
-    fn wait(&self, seen: &mut u32, soon: &mut Range<*const u8>) {
-        for spin in 0..self.spins {
+    /// Waits until the epoch differs from `seen`: spins first, fetching `soon`, then parks. Whoever waits for long looks after the others.
+    fn wait(&self, worker: usize, seen: &mut u32, soon: &mut Range<*const u8>) {
+        let place = &self.places[worker].0;
+        place.here();
+        let (mut pauses, mut patience) = (0, cores::PATIENCE);
+        let mut since: Option<Instant> = None;
+        while !self.awake.is_zero() {
             let epoch = self.epoch.load(Ordering::Acquire);
             if epoch != *seen {
                 *seen = epoch;
@@ -282,11 +301,20 @@ impl Shared {
                 }
                 continue;
             }
-            if spin % 1024 == 1023 {
-                std::thread::yield_now();
+            pauses += 1;
+            if pauses % PAUSES == 0 {
+                let waited = since.get_or_insert_with(Instant::now).elapsed();
+                if waited >= self.awake {
+                    break;
+                }
+                if waited >= patience && !self.finished.load(Ordering::Acquire) {
+                    cores::change(&self.places, worker, || self.epoch.load(Ordering::Acquire) == *seen);
+                    patience += cores::PATIENCE;
+                }
             }
             std::hint::spin_loop();
         }
+        place.sleeps(true);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         loop {
             let epoch = self.epoch.load(Ordering::SeqCst);
@@ -297,13 +325,15 @@ impl Shared {
             atomic_wait::wait(&self.epoch, epoch);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        place.sleeps(false);
     }
 
     fn serve(&self, worker: usize) {
+        self.places[worker].0.enter();
         let (mut seen, mut soon) = (0, NOTHING);
         while !self.stop.load(Ordering::Acquire) {
             self.work(worker, &mut soon);
-            self.wait(&mut seen, &mut soon);
+            self.wait(worker, &mut seen, &mut soon);
         }
     }
 }
