@@ -5,7 +5,7 @@
 //! is held up ends at once, and who has nothing to do takes its turn beside the other process. Only Linux tells and does what this takes.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a worker waits before it looks after the others: longer than the workers of an undisturbed phase usually end apart.
@@ -17,8 +17,8 @@ const LOOK: u32 = 64;
 /// What others know of a worker.
 #[derive(Default)]
 pub struct Place {
-    /// Its thread as the system names it, 0 before it runs.
-    thread: AtomicUsize,
+    /// The number of its thread, 0 before it runs.
+    thread: AtomicI32,
     /// The core it was last seen on.
     core: AtomicU32,
     /// Whether it waits for work asleep.
@@ -67,13 +67,14 @@ pub fn change(places: &[impl AsRef<Place>], worker: usize, waiting: impl Fn() ->
     }
 }
 
+/// Threads go by the numbers that the kernel gives them, which may be asked for when the thread has ended: the kernel then says so.
 #[cfg(target_os = "linux")]
 mod os {
     use std::mem::MaybeUninit;
 
-    pub fn this_thread() -> usize {
+    pub fn this_thread() -> i32 {
         // SAFETY: without conditions.
-        unsafe { libc::pthread_self() as usize }
+        unsafe { libc::gettid() }
     }
 
     pub fn this_core() -> u32 {
@@ -81,64 +82,59 @@ mod os {
         unsafe { libc::sched_getcpu() as u32 }
     }
 
-    /// For how long thread `thread` has had a core, in seconds and nanoseconds; a worker of this pool, so it lives.
-    pub fn time_run(thread: usize) -> Option<(i64, i64)> {
-        if thread == 0 {
-            return None;
-        }
-        let mut clock: libc::clockid_t = 0;
+    /// For how long thread `thread` has had a core, in seconds and nanoseconds; `None` when there is no such thread.
+    pub fn time_run(thread: i32) -> Option<(i64, i64)> {
+        // Linux numbers the clock of a thread's time on its cores so: the thread's number inverted, bit 2 for a thread and not its process,
+        // 2 for time as the scheduler counts it.
+        let clock = !thread << 3 | 4 | 2;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the thread lives while its pool runs a job (see `Workers::run` and `Drop`), and both pointers are valid.
-        unsafe {
-            if libc::pthread_getcpuclockid(thread as libc::pthread_t, &mut clock) != 0
-                || libc::clock_gettime(clock, &mut time) != 0
-            {
-                return None;
-            }
-        }
-        Some((time.tv_sec, time.tv_nsec))
+        // SAFETY: a valid pointer; the kernel refuses clocks that it has not.
+        let known = thread != 0 && unsafe { libc::clock_gettime(clock, &mut time) } == 0;
+        known.then_some((time.tv_sec, time.tv_nsec))
     }
 
     /// The core after `core` among those on which this thread may run.
     pub fn core_after(core: u32) -> u32 {
-        let bits = 8 * size_of::<libc::cpu_set_t>();
-        let mut allowed = MaybeUninit::<libc::cpu_set_t>::zeroed();
-        // SAFETY: a valid pointer to a set of the size that is passed; zeros are an empty set; the cores asked for are below the number of bits.
-        unsafe {
-            libc::pthread_getaffinity_np(libc::pthread_self(), bits / 8, allowed.as_mut_ptr());
-            let allowed = allowed.assume_init();
-            let next = (1..bits).map(|i| (core as usize + i) % bits).find(|&i| libc::CPU_ISSET(i, &allowed));
-            next.map_or(core, |i| i as u32)
-        }
+        let Some(allowed) = allowed(0) else { return core };
+        let next = (1..CORES).map(|i| (core as usize + i) % CORES).find(|&i| contains(&allowed, i));
+        next.map_or(core, |i| i as u32)
     }
 
     /// Moves thread `thread` to core `core` and lets it go wherever it could go before. Does nothing where that is not allowed.
-    pub fn move_to(thread: usize, core: u32) {
-        let size = size_of::<libc::cpu_set_t>();
-        let mut allowed = MaybeUninit::<libc::cpu_set_t>::zeroed();
-        // SAFETY: the thread lives (see `time_run`); the sets are of the size that is passed, and zeros are an empty set; a core that is set
-        // is below the number of bits.
+    pub fn move_to(thread: i32, core: u32) {
+        let Some(allowed) = allowed(thread).filter(|allowed| contains(allowed, core as usize)) else { return };
+        // SAFETY: zeros are an empty set, and `core` is one of those that a set holds; the sets are of the size that is passed.
         unsafe {
-            let thread = thread as libc::pthread_t;
-            if libc::pthread_getaffinity_np(thread, size, allowed.as_mut_ptr()) != 0 {
-                return;
-            }
-            let allowed = allowed.assume_init();
-            if core as usize >= 8 * size || !libc::CPU_ISSET(core as usize, &allowed) {
-                return;
-            }
             let mut only = MaybeUninit::<libc::cpu_set_t>::zeroed().assume_init();
             libc::CPU_SET(core as usize, &mut only);
-            if libc::pthread_setaffinity_np(thread, size, &only) == 0 {
-                libc::pthread_setaffinity_np(thread, size, &allowed);
+            if libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &only) == 0 {
+                libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &allowed);
             }
         }
+    }
+
+    /// Cores that a set can hold.
+    const CORES: usize = 8 * size_of::<libc::cpu_set_t>();
+
+    /// The cores on which thread `thread` may run, 0 being this one; `None` when there is no such thread.
+    fn allowed(thread: i32) -> Option<libc::cpu_set_t> {
+        let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+        // SAFETY: a valid pointer to a set of the size that is passed; zeros are an empty set.
+        unsafe {
+            let known = libc::sched_getaffinity(thread, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) == 0;
+            known.then(|| set.assume_init())
+        }
+    }
+
+    fn contains(set: &libc::cpu_set_t, core: usize) -> bool {
+        // SAFETY: the core is one of those that a set holds.
+        core < CORES && unsafe { libc::CPU_ISSET(core, set) }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod os {
-    pub fn this_thread() -> usize {
+    pub fn this_thread() -> i32 {
         0
     }
 
@@ -146,7 +142,7 @@ mod os {
         0
     }
 
-    pub fn time_run(_thread: usize) -> Option<(i64, i64)> {
+    pub fn time_run(_thread: i32) -> Option<(i64, i64)> {
         None
     }
 
@@ -154,7 +150,7 @@ mod os {
         core
     }
 
-    pub fn move_to(_thread: usize, _core: u32) {}
+    pub fn move_to(_thread: i32, _core: u32) {}
 }
 
 #[cfg(all(test, target_os = "linux"))]
