@@ -23,6 +23,7 @@ fn paths_run_where_the_cpu_has_them_and_are_refused_elsewhere() {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+        paths.push(("amx", staticgrad::kernels::isa::Isa::available().contains(&staticgrad::kernels::isa::Isa::Amx)));
         paths.extend([("avx2", avx2), ("avx512f", avx512), ("avx512", avx512), ("avx512bf16", bf16)]);
     }
     for (isa, supported) in paths {
@@ -43,7 +44,7 @@ fn unknown_paths_are_refused_with_those_there_are() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty());
     assert_eq!(message.lines().count(), 1, "{message}");
-    for word in ["STATICGRAD_ISA=sse9", "portable", "avx2", "avx512f", "avx512bf16"] {
+    for word in ["STATICGRAD_ISA=sse9", "portable", "avx2", "avx512f", "avx512bf16", "amx"] {
         assert!(message.contains(word), "{message}");
     }
 }

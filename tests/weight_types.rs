@@ -133,7 +133,13 @@ fn every_type_is_made_at_load_and_at_compile_time_alike() {
 #[test]
 fn compiled_files_run_under_every_instruction_set() {
     let bench = bench();
-    let of = [("portable", Isa::Portable), ("avx2", Isa::Avx2), ("avx512f", Isa::Avx512), ("avx512", Isa::Avx512)];
+    let of = [
+        ("portable", Isa::Portable),
+        ("avx2", Isa::Avx2),
+        ("avx512f", Isa::Avx512),
+        ("avx512", Isa::Avx512),
+        ("amx", Isa::Amx),
+    ];
     let (present, missing): (Vec<_>, Vec<_>) = of.into_iter().partition(|(_, isa)| Isa::available().contains(isa));
     missing.iter().for_each(|(name, _)| eprintln!("SKIPPED: this CPU has no {name}"));
     let present: Vec<&str> = present.into_iter().map(|(name, _)| name).collect();

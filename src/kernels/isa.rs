@@ -56,11 +56,13 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, DQ and VL; see [`Isa::has_vnni`], [`Isa::has_bf16_conversions`] and
     /// [`Isa::uses_bf16_dots`].
     Avx512,
+    /// [`Isa::Avx512`] with VNNI and BF16, and tile registers ([`super::tiles`]) for products of bf16 values and of bytes.
+    Amx,
 }
 
 impl Isa {
-    /// The path in use: the best one this CPU has, or the one that `STATICGRAD_ISA` names (`portable`, `avx2`, `avx512`; `avx512f` is
-    /// the last as on CPUs without VNNI and bf16, `avx512bf16` with bf16 dot products even if they are slower here).
+    /// The path in use: the best one this CPU has, or the one that `STATICGRAD_ISA` names (`portable`, `avx2`, `avx512`, `amx`; `avx512f` is
+    /// AVX-512 as on CPUs without VNNI and bf16, `avx512bf16` with bf16 dot products even if they are slower here).
     ///
     /// An unknown or unsupported name is reported by [`Isa::from_environment`], which `main` calls first; here it would be
     /// a broken invariant.
@@ -79,9 +81,10 @@ impl Isa {
             "portable" => Isa::Portable,
             "avx2" => Isa::Avx2,
             "avx512" | PLAIN_AVX512 | AVX512_BF16 => Isa::Avx512,
+            "amx" => Isa::Amx,
             other => {
                 return Err(format!(
-                    "STATICGRAD_ISA={other}: unknown instruction set; use portable, avx2, avx512, {PLAIN_AVX512} or {AVX512_BF16}"
+                    "STATICGRAD_ISA={other}: unknown instruction set; use portable, avx2, avx512, {PLAIN_AVX512}, {AVX512_BF16} or amx"
                 ));
             }
         };
@@ -109,6 +112,12 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
             {
                 found.push(Isa::Avx512);
+                if is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("avx512bf16")
+                    && super::tiles::allowed()
+                {
+                    found.push(Isa::Amx);
+                }
             }
         }
         found
@@ -125,13 +134,19 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
+    }
+
+    /// Whether the path may use AVX-512 F, BW, DQ and VL.
+    pub fn has_avx512(self) -> bool {
+        self >= Isa::Avx512
     }
 
     /// Whether the path may use 512-bit VNNI (`vpdpbusd`).
     pub fn has_vnni(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && extensions() != Extensions::None && is_x86_feature_detected!("avx512vnni");
+        return self.has_avx512() && extensions() != Extensions::None && is_x86_feature_detected!("avx512vnni");
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -140,7 +155,7 @@ impl Isa {
     /// dot products, which are not ([`Isa::uses_bf16_dots`]).
     pub fn has_bf16_conversions(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && extensions() != Extensions::None && is_x86_feature_detected!("avx512bf16");
+        return self.has_avx512() && extensions() != Extensions::None && is_x86_feature_detected!("avx512bf16");
         #[cfg(not(target_arch = "x86_64"))]
         false
     }

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 pub enum Arithmetic {
     /// f32 multiply-adds, two operations each.
     F32,
-    /// Products of bf16 values as kernels compute them: dot products of pairs into f32 where [`Isa::uses_bf16_dots`], else multiply-adds of
-    /// widened values.
+    /// Products of bf16 values as kernels compute them: of tiles where the CPU has them, else dot products of pairs into f32 where
+    /// [`Isa::uses_bf16_dots`], else multiply-adds of widened values.
     Bf16,
-    /// Dot products of four bytes into i32; where the instruction set has none, 16-bit multiply-adds.
+    /// Dot products of four bytes into i32, of tiles where the CPU has them; where the instruction set has none, 16-bit multiply-adds.
     Int8,
 }
 

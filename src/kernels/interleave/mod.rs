@@ -114,7 +114,7 @@ pub(super) fn interleave<V: Value>(isa: Isa, word: Word, rows: &[&[V]], dst: &mu
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { V::interleave(isa, word, rows, dst.as_mut_ptr(), pitch) },
+        Isa::Avx512 | Isa::Amx => unsafe { V::interleave(isa, word, rows, dst.as_mut_ptr(), pitch) },
         _ => {
             let per_word = if word == Word::F32 { 1 } else { 2 };
             for (r, row) in rows.iter().enumerate() {
@@ -144,7 +144,7 @@ pub(super) fn spread<V: Value>(isa: Isa, word: Word, stored: &View<V>, blocks: &
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { V::spread(isa, word, stored, blocks, dst.as_mut_ptr()) },
+        Isa::Avx512 | Isa::Amx => unsafe { V::spread(isa, word, stored, blocks, dst.as_mut_ptr()) },
         _ => {
             for w in 0..words {
                 for &Block { first, count } in blocks {

@@ -43,6 +43,7 @@ fn multiply_add_body(rounds: usize) -> f32 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{read_body, update_body};
+    use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
@@ -93,6 +94,40 @@ mod x86 {
     chains!(int8_avx512, 16, "avx512f,avx512vnni", _mm512_setzero_si512(), _mm512_set1_epi32(0), |s, a| {
         _mm512_dpbusd_epi32(s, a, a)
     });
+    /// Four independent products of full tiles in each round.
+    ///
+    /// # Safety
+    /// Tiles are allowed.
+    pub unsafe fn tiles(rounds: usize, bf16: bool) {
+        const CONFIG: Config = {
+            let mut config = Config::new();
+            let mut tile = 0;
+            while tile < 8 {
+                config = config.with(tile, ROWS, ROW_BYTES);
+                tile += 1;
+            }
+            config
+        };
+        // SAFETY: all registers are configured (and cleared), none is loaded from memory.
+        unsafe {
+            CONFIG.load();
+            for _ in 0..rounds {
+                if bf16 {
+                    tiles::dot_bf16::<0, 4, 6>();
+                    tiles::dot_bf16::<1, 4, 7>();
+                    tiles::dot_bf16::<2, 5, 6>();
+                    tiles::dot_bf16::<3, 5, 7>();
+                } else {
+                    tiles::dot_i8_u8::<0, 4, 6>();
+                    tiles::dot_i8_u8::<1, 4, 7>();
+                    tiles::dot_i8_u8::<2, 5, 6>();
+                    tiles::dot_i8_u8::<3, 5, 7>();
+                }
+            }
+            tiles::release();
+        }
+    }
+
     chains!(int16_avx512, 16, "avx512f,avx512bw", _mm512_setzero_si512(), _mm512_set1_epi32(0), |s, a| {
         _mm512_add_epi32(s, _mm512_madd_epi16(s, a))
     });
@@ -102,7 +137,7 @@ pub(super) fn read(isa: Isa, values: &[f32]) -> f32 {
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it (here and below).
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::read_avx512(values) },
+        Isa::Avx512 | Isa::Amx => unsafe { x86::read_avx512(values) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::read_avx2(values) },
@@ -114,7 +149,7 @@ pub(super) fn update(isa: Isa, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut 
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::update_avx512(p, g, m, v) },
+        Isa::Avx512 | Isa::Amx => unsafe { x86::update_avx512(p, g, m, v) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::update_avx2(p, g, m, v) },
@@ -126,6 +161,12 @@ pub(super) fn update(isa: Isa, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut 
 pub(super) fn arithmetic(isa: Isa, kind: Arithmetic, rounds: usize) -> f64 {
     let n = rounds as f64;
     match (isa, kind) {
+        // SAFETY: an `Isa` is only handed out when the CPU has it.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Arithmetic::Bf16 | Arithmetic::Int8) => {
+            unsafe { x86::tiles(rounds, kind == Arithmetic::Bf16) };
+            n * 4.0 * 16.0 * 16.0 * if kind == Arithmetic::Bf16 { 64.0 } else { 128.0 }
+        }
         // SAFETY: an `Isa` is only handed out when the CPU has it; dot products and VNNI are asked for (here and below).
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Arithmetic::Bf16) if isa.uses_bf16_dots() => {
@@ -146,7 +187,7 @@ pub(super) fn arithmetic(isa: Isa, kind: Arithmetic, rounds: usize) -> f64 {
         }
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, _) => {
+        (Isa::Avx512 | Isa::Amx, _) => {
             unsafe { x86::f32_avx512(rounds) };
             n * 16.0 * 32.0
         }

@@ -151,7 +151,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             unsafe { run_avx2(kernel) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512 | Isa::Amx => {
             assert!(
                 is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
@@ -163,7 +163,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             unsafe { run_avx512(kernel) }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("{} is not available on this architecture", isa.name()),
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unreachable!("{} is not available on this architecture", isa.name()),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn block_rows(isa: Isa) -> usize {
 pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::kernel(layout, rows, isa.has_vnni()),
+        Isa::Avx512 | Isa::Amx => avx512::kernel(layout, rows, isa.has_vnni()),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernel(layout, rows),
         _ => portable::kernel(layout, rows),

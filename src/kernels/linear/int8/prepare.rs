@@ -12,7 +12,7 @@ use std::ops::Range;
 pub(in crate::kernels::linear) fn prepare(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [u8]) {
     let count = rows.len();
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 {
+    if isa.has_avx512() {
         let mut slices: [&[f32]; MOST_ROWS] = [&[]; MOST_ROWS];
         for (slice, row) in slices[..count].iter_mut().zip(rows) {
             *slice = x.row(row);
