@@ -17,7 +17,7 @@ use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 pub(super) use speed::main_type;
-use speed::{Reading, Work, best_and_median, tokens};
+use speed::{Limit, Work, best_and_median, tokens};
 
 /// Options of `bench`.
 #[derive(Args)]
@@ -95,7 +95,7 @@ struct Measured<'a> {
     percent_of_limit: f64,
     /// Bytes and operations a second, of a model's runs.
     rates: Option<(f64, f64)>,
-    reading: Option<Reading>,
+    limit: Option<Limit>,
 }
 
 fn print(args: &BenchArgs, threads: usize, m: &Measured) {
@@ -109,21 +109,25 @@ fn print(args: &BenchArgs, threads: usize, m: &Measured) {
             object["gb_per_second"] = json!(round(bytes / 1e9));
             object["gflops"] = json!(round(flops / 1e9));
         }
-        if let Some(r) = m.reading {
-            object["read_bandwidth"] = json!(round(r.bandwidth / 1e9));
-            object["percent_of_best_pass"] = json!(round(r.percent_of_best_pass));
+        if let Some(limit) = m.limit {
+            object["limit_giga_per_second"] = json!(round(limit.median / 1e9));
+            object["percent_of_best_pass"] = json!(round(limit.percent_of_best_pass));
         }
         line(&object.to_string());
     } else {
         let rates = m.rates.map_or_else(String::new, |(bytes, flops)| {
             format!("  {:>6.2} GB/s {:>7.1} GFLOP/s", bytes / 1e9, flops / 1e9)
         });
-        let reading = m.reading.map_or_else(String::new, |r| {
-            let bandwidth = r.bandwidth / 1e9;
-            format!(" (reads at {bandwidth:.1} GB/s; best run {:.1} % of the fastest pass)", r.percent_of_best_pass)
+        let limit = m.limit.map_or_else(String::new, |limit| {
+            let beside = limit.median / 1e9;
+            let beside = match m.what {
+                "decode" => format!("reads at {beside:.1} GB/s"),
+                _ => format!("{beside:.1} GFLOP/s"),
+            };
+            format!(" ({beside} beside it; best run {:.1} % of the fastest pass)", limit.percent_of_best_pass)
         });
         line(&format!(
-            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}{rates}  {:>5.1} % of the limit{reading}",
+            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}{rates}  {:>5.1} % of the limit{limit}",
             m.what, m.model, m.dtype, m.best, m.unit, m.median, m.percent_of_limit
         ));
     }
@@ -197,7 +201,7 @@ fn roofline(args: &BenchArgs, threads: usize) {
                 unit,
                 percent_of_limit,
                 rates: None,
-                reading: None,
+                limit: None,
             },
         );
     };
@@ -206,7 +210,7 @@ fn roofline(args: &BenchArgs, threads: usize) {
     for (what, kind) in
         [("f32 peak", Arithmetic::F32), ("bf16 peak", Arithmetic::Bf16), ("int8 peak", Arithmetic::Int8)]
     {
-        show(what, "GFLOP/s", repeat(&mut || arithmetic_peak(isa, kind, threads)));
+        show(what, "GFLOP/s", repeat(&mut || arithmetic_peak(isa, kind, threads).best));
     }
 }
 
@@ -227,7 +231,7 @@ fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<
         unit: "tokens/s",
         percent_of_limit: speed.percent_of_limit,
         rates: Some((speed.bytes_per_second, speed.flops_per_second)),
-        reading: speed.reading,
+        limit: Some(speed.limit),
     };
     print(args, threads, &m);
     speed.profile.iter().for_each(|table| note(table.trim_end()));
@@ -250,7 +254,7 @@ fn disturbed(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
                 unit: "× time",
                 percent_of_limit: 100.0 * slow.median / MOST_SLOWDOWN,
                 rates: None,
-                reading: None,
+                limit: None,
             };
             print(args, slow.threads, &m);
         }

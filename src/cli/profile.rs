@@ -31,8 +31,8 @@ impl Limits {
         let isa = Isa::current();
         Limits {
             bandwidth: Streams::allocate().read_bandwidth(isa, threads),
-            products: arithmetic_peak(isa, Arithmetic::of(main_type(store)), threads),
-            rest: arithmetic_peak(isa, Arithmetic::F32, threads),
+            products: arithmetic_peak(isa, Arithmetic::of(main_type(store)), threads).best,
+            rest: arithmetic_peak(isa, Arithmetic::F32, threads).best,
         }
     }
 }

@@ -118,13 +118,28 @@ impl UpdatePart<'_> {
     }
 }
 
-/// Bytes per second of some passes over memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How much some passes did a second: bytes over memory, operations in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Passes {
-    /// Of the fastest pass.
+    /// The fastest pass.
     pub best: f64,
-    /// Of all passes together.
+    /// All passes together.
     pub mean: f64,
+}
+
+impl Passes {
+    /// Measurements of equally much work as one.
+    ///
+    /// # Panics
+    /// Without any.
+    pub fn together(all: impl IntoIterator<Item = Passes>) -> Passes {
+        let (mut count, mut best, mut times) = (0, 0f64, 0.0);
+        for passes in all {
+            (count, best, times) = (count + 1, best.max(passes.best), times + 1.0 / passes.mean);
+        }
+        assert!(count > 0, "no measurement");
+        Passes { best, mean: f64::from(count) / times }
+    }
 }
 
 /// Bytes per second that `threads` threads read of `values`, each a part in order. What of it stays in the caches from pass to pass counts.
@@ -138,8 +153,8 @@ pub fn read_bandwidth_of(isa: Isa, threads: usize, values: &[f32]) -> Passes {
     Passes { best: bytes / best, mean: bytes / mean }
 }
 
-/// Operations per second (a multiply and an add are two) of `threads` threads.
-pub fn arithmetic_peak(isa: Isa, kind: Arithmetic, threads: usize) -> f64 {
+/// Operations per second (a multiply and an add are two) of `threads` threads. A first pass, in which the threads start, does not count.
+pub fn arithmetic_peak(isa: Isa, kind: Arithmetic, threads: usize) -> Passes {
     // Find how many rounds fill a pass, then count those.
     let mut rounds = 1 << 12;
     loop {
@@ -147,10 +162,11 @@ pub fn arithmetic_peak(isa: Isa, kind: Arithmetic, threads: usize) -> f64 {
         let operations = arithmetic(isa, kind, rounds);
         let time = start.elapsed();
         if time >= ARITHMETIC_PASS / 4 {
-            let seconds = best(threads, 4, |_| {
+            let (best, mean) = times(threads, 1, 4, |_| {
                 black_box(arithmetic(isa, kind, 4 * rounds));
             });
-            return 4.0 * operations * threads as f64 / seconds;
+            let all = 4.0 * operations * threads as f64;
+            return Passes { best: all / best, mean: all / mean };
         }
         rounds *= 2;
     }
@@ -234,7 +250,7 @@ mod tests {
     #[test]
     fn peaks_are_positive_and_ordered() {
         for isa in Isa::available() {
-            let f32 = arithmetic_peak(isa, Arithmetic::F32, 1);
+            let Passes { best: f32, .. } = arithmetic_peak(isa, Arithmetic::F32, 1);
             assert!(f32.is_finite() && f32 > 1e8, "{}: {f32}", isa.name());
         }
     }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::graph::{Node, RowSpace};
 use crate::kernels::isa::Isa;
-use crate::kernels::roofline::{Arithmetic, arithmetic_peak, read_bandwidth_of};
+use crate::kernels::roofline::{Arithmetic, Passes, arithmetic_peak, read_bandwidth_of};
 use crate::ops::{self, Capacity};
 use crate::plan::Plan;
 use crate::tensor::{DType, RowExtent};
@@ -42,22 +42,22 @@ pub struct Speed {
     pub bytes_per_second: f64,
     /// Operations of products and attention that it did a second.
     pub flops_per_second: f64,
-    /// In percent of the limit. For prefill the best run over the arithmetic peak. For decode the median over runs, each beside the bandwidth
-    /// at which the weights themselves are read by a plain sum over them just before and after it: means of passes for a mean of tokens, as
-    /// the bandwidth of a shared machine changes within seconds.
+    /// In percent of the limit: the median over runs, each beside what the machine does just before and after it, because a shared machine
+    /// changes within seconds. For prefill that is arithmetic in registers; for decode a plain sum over the weights themselves. Means of
+    /// passes stand beside a mean of tokens.
     pub percent_of_limit: f64,
-    /// What a token was measured beside, for decode.
-    pub reading: Option<Reading>,
+    /// What the runs were measured beside.
+    pub limit: Limit,
     /// Time and work per kind of op in the mean run, as a table, if asked for.
     pub profile: Option<String>,
 }
 
-/// Plain reading of the weights, beside decoding.
+/// What the machine does beside the runs: operations a second for prefill, bytes for decode.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reading {
-    /// Bytes a second, the median over runs.
-    pub bandwidth: f64,
-    /// The best run in percent of the single fastest pass over the weights.
+pub struct Limit {
+    /// The median over runs of what passes just before and after the run did a second.
+    pub median: f64,
+    /// The best run in percent of the single fastest pass.
     pub percent_of_best_pass: f64,
 }
 
@@ -151,7 +151,7 @@ pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
     (rates[rates.len() - 1], rates[rates.len() / 2])
 }
 
-/// Measures `work` `repeat` times after one run to warm up; before each run the limit of the machine, after decoding again.
+/// Measures `work` `repeat` times after one run to warm up, each time between two measurements of the limit.
 /// With `trace`, the measured runs of a prefill are profiled; unless it is empty, it names the file that gets their phases.
 ///
 /// # Errors
@@ -166,26 +166,21 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize, trace: 
     let whole = store.bytes().len() / size_of::<f32>() * size_of::<f32>();
     let weights: &[f32] = bytemuck::try_cast_slice(&store.bytes()[..whole])
         .map_err(|e| Error::Weights(format!("weights are not aligned: {e}")))?;
+    let passes = || match work {
+        Work::Prefill(_) => arithmetic_peak(isa, Arithmetic::of(dtype), threads),
+        Work::Decode(_) => read_bandwidth_of(isa, threads, weights),
+    };
     work.run(&mut session, &text)?;
     session.executor_mut().set_profile(trace.is_some(), trace.is_some_and(|file| !file.is_empty()));
     let (mut rates, mut limits, mut shares, mut most) = (Vec::new(), Vec::new(), Vec::new(), 0f64);
     for _ in 0..repeat {
-        match work {
-            Work::Prefill(_) => {
-                most = most.max(arithmetic_peak(isa, Arithmetic::of(dtype), threads));
-                rates.push(work.run(&mut session, &text)?);
-            }
-            Work::Decode(_) => {
-                let before = read_bandwidth_of(isa, threads, weights);
-                let rate = work.run(&mut session, &text)?;
-                let after = read_bandwidth_of(isa, threads, weights);
-                let limit = (before.mean + after.mean) / 2.0;
-                most = most.max(before.best).max(after.best);
-                rates.push(rate);
-                limits.push(limit);
-                shares.push(rate / limit);
-            }
-        }
+        let before = passes();
+        let rate = work.run(&mut session, &text)?;
+        let beside = Passes::together([before, passes()]);
+        rates.push(rate);
+        limits.push(beside.mean);
+        shares.push(rate / beside.mean);
+        most = most.max(beside.best);
     }
     let (best, median) = best_and_median(rates);
     let (bytes, flops) = match work {
@@ -197,14 +192,9 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize, trace: 
             ((bytes_per_call(&plan, &store) + kept_bytes(&plan, position)) as f64, flops(&plan, 1, 2 * position + 1))
         }
     };
-    let (bytes_per_second, flops_per_second) = (best * bytes, best * flops);
-    let (percent_of_limit, reading) = match work {
-        Work::Prefill(_) => (100.0 * flops_per_second / most, None),
-        Work::Decode(_) => {
-            let percent_of_best_pass = 100.0 * bytes_per_second / most;
-            let bandwidth = best_and_median(limits).1;
-            (100.0 * bytes * best_and_median(shares).1, Some(Reading { bandwidth, percent_of_best_pass }))
-        }
+    let limited = match work {
+        Work::Prefill(_) => flops,
+        Work::Decode(_) => bytes,
     };
     let (rows, weights) = (work.rows(), store.bytes().len());
     let profile = trace.map(|_| profile::table(session.executor(), &store, &[(rows, 1, rows, 1)], repeat));
@@ -217,10 +207,10 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize, trace: 
         weights,
         best,
         median,
-        bytes_per_second,
-        flops_per_second,
-        percent_of_limit,
-        reading,
+        bytes_per_second: best * bytes,
+        flops_per_second: best * flops,
+        percent_of_limit: 100.0 * limited * best_and_median(shares).1,
+        limit: Limit { median: best_and_median(limits).1, percent_of_best_pass: 100.0 * best * limited / most },
         profile,
     })
 }
