@@ -27,8 +27,10 @@ impl<'a> Gemm<'a> {
     /// When the operands do not fit.
     pub fn new(isa: Isa, precision: Precision, a: Operand<'a>, b: Operand<'a>, shared: Shared) -> Self {
         assert_eq!(a.columns(), b.rows(), "the operands disagree on the length of the reduction");
+        // Operands are packed for the vector registers of the path.
+        let isa = if isa == Isa::Amx && precision == Precision::Bf16 { Isa::Avx512 } else { isa };
         let shape = Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared };
-        let blocks = shape.m.div_ceil(float::block_rows(isa));
+        let blocks = shape.m.div_ceil(float::block_rows(isa, shape.layout()));
         let (block_rows, larger_blocks) = (shape.m / blocks.max(1), shape.m % blocks.max(1));
         Gemm { isa, shape, a, b, blocks, block_rows, larger_blocks }
     }
@@ -141,7 +143,7 @@ impl<'a> Gemm<'a> {
     /// Tiles side by side in the rows and in the columns of C.
     fn grid(&self) -> (usize, usize) {
         let (blocks, panels) = (self.blocks(), self.shape.panels());
-        let most_blocks = (self.shape.tile_rows() / float::block_rows(self.isa)).max(1);
+        let most_blocks = (self.shape.tile_rows() / float::block_rows(self.isa, self.shape.layout())).max(1);
         match self.shape.shared {
             Shared::A => (blocks.div_ceil(most_blocks), panels.div_ceil(self.shape.packed_panels())),
             // Each tile packs its row blocks: as few tiles across as leave enough for all workers.

@@ -1,7 +1,7 @@
 //! Sizes of a product, from which scratch and tiles follow.
 
 use crate::kernels::interleave::Word;
-use crate::kernels::linear::{PANEL, float};
+use crate::kernels::linear::{Layout, PANEL, float};
 
 /// What operands are rounded to before they are multiplied. Sums are f32 in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,14 @@ pub(super) const RESIDENT_BYTES: usize = 448 << 10;
 pub(super) const TILE_BYTES: usize = 288 << 10;
 
 impl Shape {
+    /// How a packed panel is laid out.
+    pub(super) fn layout(&self) -> Layout {
+        match self.precision {
+            Precision::F32 => Layout::F32,
+            Precision::Bf16 => Layout::Bf16,
+        }
+    }
+
     pub(super) fn word(&self) -> Word {
         match self.precision {
             Precision::F32 => Word::F32,

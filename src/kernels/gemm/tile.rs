@@ -3,8 +3,8 @@
 
 use super::operand::Walk;
 use super::product::Gemm;
-use super::shape::{Precision, RESIDENT_BYTES, Shared};
-use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, Layout, PANEL, Sums, float};
+use super::shape::{RESIDENT_BYTES, Shared};
+use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Sums, float};
 use std::ops::Range;
 
 /// What the row blocks of a tile have in common while one panel passes by them.
@@ -135,12 +135,9 @@ impl Gemm<'_> {
 
     /// The kernels for row blocks of the usual size and of one row more.
     fn kernels(&self) -> [Kernel; 2] {
-        let layout = match self.shape.precision {
-            Precision::F32 => Layout::F32,
-            Precision::Bf16 => Layout::Bf16,
-        };
-        [0, 1]
-            .map(|more| float::kernel(self.isa, layout, (self.block_rows + more).clamp(1, float::block_rows(self.isa))))
+        let layout = self.shape.layout();
+        let most = float::block_rows(self.isa, layout);
+        [0, 1].map(|more| float::kernel(self.isa, layout, (self.block_rows + more).clamp(1, most)))
     }
 
     /// Pairs of cache lines that the multiplication of one row block prefetches.

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Arguments: panels, prepared row-block bytes, `k`, where `panels × rows × PANEL` sums go.
 pub(super) type PanelsKernel = unsafe fn(Panels, *const u8, usize, *mut f32);
 
+/// Most sums of one call: of two rows and four panels, or of four rows and three panels on tile registers.
+pub(super) const MOST_SUMS: usize = 12 * PANEL;
+
 /// Adjacent panels, each a stream of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {

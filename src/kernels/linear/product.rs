@@ -13,7 +13,7 @@ use crate::tensor::DType;
 use std::ops::Range;
 
 /// Most rows of any register block.
-const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 32;
 
 /// Row blocks of at most so many rows are finished before prefetched memory arrives.
 const FEW_ROWS: usize = 4;
@@ -21,6 +21,10 @@ const FEW_ROWS: usize = 4;
 /// Sums of one row block and one panel.
 #[repr(align(64))]
 struct TileSums([f32; MAX_ROWS * PANEL]);
+
+/// Sums of few rows and a few panels.
+#[repr(align(64))]
+struct FewSums([f32; few_rows::MOST_SUMS]);
 
 /// Multiplies panels `panels` of `weights` with row blocks `blocks` of `x` and hands every finished piece of a row to `out`.
 ///
@@ -33,9 +37,9 @@ pub fn product(
     blocks: Range<usize>,
     out: &mut dyn Epilogue,
 ) {
-    let mut sums = TileSums([0.0; MAX_ROWS * PANEL]);
     let kernels = kernels_of_few_rows(weights, x, &blocks);
     if !kernels.is_empty() {
+        let mut sums = FewSums([0.0; few_rows::MOST_SUMS]);
         let (rows, piece) = (x.blocks().rows(), x.blocks().rows() * PANEL);
         for group in few_rows::groups(panels, kernels.len()) {
             let sums = &mut sums.0[..group.len() * piece];
@@ -46,6 +50,7 @@ pub fn product(
         }
         return;
     }
+    let mut sums = TileSums([0.0; MAX_ROWS * PANEL]);
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(weights.n() - first);
@@ -73,9 +78,9 @@ pub fn product_pair(
 ) {
     let [a, b] = weights;
     assert!(a.n() == b.n(), "a pair of {} and {} outputs", a.n(), b.n());
-    let mut sums = [TileSums([0.0; MAX_ROWS * PANEL]), TileSums([0.0; MAX_ROWS * PANEL])];
     let kernels = weights.map(|weights| kernels_of_few_rows(weights, x, &blocks));
     if kernels.iter().all(|kernels| !kernels.is_empty()) {
+        let mut sums = [FewSums([0.0; few_rows::MOST_SUMS]), FewSums([0.0; few_rows::MOST_SUMS])];
         let (rows, piece) = (x.blocks().rows(), x.blocks().rows() * PANEL);
         for group in few_rows::groups(panels, kernels[0].len().min(kernels[1].len())) {
             let [sums_a, sums_b] = sums.each_mut().map(|sums| &mut sums.0[..group.len() * piece]);
@@ -88,6 +93,7 @@ pub fn product_pair(
         }
         return;
     }
+    let mut sums = [TileSums([0.0; MAX_ROWS * PANEL]), TileSums([0.0; MAX_ROWS * PANEL])];
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(a.n() - first);

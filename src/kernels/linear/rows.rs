@@ -13,7 +13,8 @@ use std::ops::Range;
 ///
 /// A prepared block of `r` rows holds, by form of the product:
 /// * f32 and f16 weights: `[k][r]` f32;
-/// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero;
+/// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero; on tile registers `[k / 32][r][32]` bf16, `k` padded with zeros to a
+///   multiple of 32;
 /// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, -128 × sum
 ///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`.
 ///   The scale is the largest magnitude / 127; values are rounded to nearest, ties to even.
@@ -36,9 +37,10 @@ impl RowBlocks {
         RowBlocks { isa, form, rows, k, blocks: rows.div_ceil(block_rows(isa, form)) }
     }
 
-    /// Bytes that the prepared form of `rows` rows of `k` inputs takes.
+    /// Most bytes that the prepared form of `rows` rows of `k` inputs takes on any instruction set.
     pub fn bytes_for(dtype: DType, rows: usize, k: usize) -> usize {
-        rows * row_bytes(Layout::of(dtype).expect("a weight type").form(), k)
+        let form = Layout::of(dtype).expect("a weight type").form();
+        rows * row_bytes(Isa::Portable, form, k).max(row_bytes(Isa::Amx, form, k))
     }
 
     /// Number of blocks.
@@ -64,6 +66,10 @@ impl RowBlocks {
         self.form
     }
 
+    fn row_bytes(&self) -> usize {
+        row_bytes(self.isa, self.form, self.k)
+    }
+
     fn start(&self, block: usize) -> usize {
         let (base, extra) = (self.rows / self.blocks.max(1), self.rows % self.blocks.max(1));
         block * base + block.min(extra)
@@ -76,12 +82,12 @@ impl RowBlocks {
 
     /// Bytes of all prepared blocks.
     pub fn bytes(&self) -> usize {
-        self.rows * row_bytes(self.form, self.k)
+        self.rows * self.row_bytes()
     }
 
     /// Where the prepared form of `blocks` lies among [`RowBlocks::bytes`].
     pub fn bytes_of(&self, blocks: Range<usize>) -> Range<usize> {
-        let row = row_bytes(self.form, self.k);
+        let row = self.row_bytes();
         self.start(blocks.start) * row..self.start(blocks.end) * row
     }
 
@@ -96,10 +102,12 @@ impl RowBlocks {
         let mut rest = dst;
         for block in blocks {
             let rows = self.rows_of(block);
-            let (here, after) = rest.split_at_mut(rows.len() * row_bytes(self.form, self.k));
+            let (here, after) = rest.split_at_mut(rows.len() * self.row_bytes());
             rest = after;
             match self.form {
                 Form::F32 => self.interleave(Word::F32, x, rows, bytemuck::cast_slice_mut(here)),
+                #[cfg(target_arch = "x86_64")]
+                Form::Bf16 if float::uses_tiles(self.isa, Layout::Bf16) => float::tile_rows::prepare(x, rows, here),
                 Form::Bf16 => self.interleave(Word::Bf16Pair, x, rows, bytemuck::cast_slice_mut(here)),
                 Form::Int8 => int8::prepare(self.isa, x, rows, here),
             }
@@ -156,14 +164,16 @@ impl<'a> Prepared<'a> {
 /// Rows in a full register block.
 pub(super) fn block_rows(isa: Isa, form: Form) -> usize {
     match form {
-        Form::F32 | Form::Bf16 => float::block_rows(isa),
+        Form::F32 => float::block_rows(isa, Layout::F32),
+        Form::Bf16 => float::block_rows(isa, Layout::Bf16),
         Form::Int8 => int8::block_rows(isa),
     }
 }
 
-fn row_bytes(form: Form, k: usize) -> usize {
+fn row_bytes(isa: Isa, form: Form, k: usize) -> usize {
     match form {
         Form::F32 => 4 * k,
+        Form::Bf16 if float::uses_tiles(isa, Layout::Bf16) => float::tile_rows::row_bytes(k),
         Form::Bf16 => k.div_ceil(2) * 4,
         Form::Int8 => k / BLOCK * int8::ROW_BLOCK_BYTES,
     }

@@ -18,7 +18,7 @@ pub struct PackedKernel {
     form: Form,
 }
 
-/// One weight type for each form of prepared rows, the largest form first.
+/// One weight type for each form of prepared rows.
 const FORMS: [DType; 3] = [DType::F32, DType::BF16, DType::Q8_0];
 
 /// Row blocks of one tile of the preparing phase.
@@ -183,8 +183,10 @@ fn tile_blocks(tile: usize, tiles: usize, blocks: usize) -> Range<usize> {
 impl Kernel for PackedKernel {
     fn scratch(&self, capacity: &Capacity) -> Scratch {
         let (rows, k) = (capacity.step_rows, self.form.k);
-        let forms = if self.form.outs.len() == 1 { 1 } else { FORMS.len() };
-        let prepared: usize = FORMS[..forms].iter().map(|&form| form_elements(form, rows, k)).sum();
+        let forms = FORMS.map(|form| form_elements(form, rows, k));
+        // One product takes one form, several may take all of them.
+        let one = forms.into_iter().max().expect("a form");
+        let prepared = if self.form.outs.len() == 1 { one } else { forms.into_iter().sum() };
         Scratch { shared: 4 * (self.normed(rows).end + prepared), per_worker: 0 }
     }
 

@@ -6,9 +6,14 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod few_rows_avx512;
+#[cfg(target_arch = "x86_64")]
+mod few_rows_tiles;
 mod portable;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
+pub(in crate::kernels) mod tile_rows;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod widened;
 
@@ -18,16 +23,28 @@ use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
 /// Most rows in a register block of any instruction set.
-pub(in crate::kernels) const MOST_BLOCK_ROWS: usize = 12;
+pub(in crate::kernels) const MOST_BLOCK_ROWS: usize = 32;
 
-/// Rows in a full register block: with two vectors of 16 outputs, 12 rows leave 8 of the 32 registers of AVX-512 for operands.
-pub(in crate::kernels) fn block_rows(isa: Isa) -> usize {
-    if isa.has_avx512() { 12 } else { 6 }
+/// Whether products with weights of `layout` run on tile registers, for which activations take the form of [`tile_rows`].
+pub(in crate::kernels) fn uses_tiles(isa: Isa, layout: Layout) -> bool {
+    isa == Isa::Amx && layout == Layout::Bf16
+}
+
+/// Rows in a full register block: with two vectors of 16 outputs, 12 rows leave 8 of the 32 registers of AVX-512 for operands; on tile registers
+/// two tiles of rows by two of outputs take half of the loads from memory that one by one would.
+pub(in crate::kernels) fn block_rows(isa: Isa, layout: Layout) -> usize {
+    match isa {
+        _ if uses_tiles(isa, layout) => 32,
+        _ if isa.has_avx512() => 12,
+        _ => 6,
+    }
 }
 
 /// The kernel for a row block of `rows` rows.
 pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
     match isa {
+        #[cfg(target_arch = "x86_64")]
+        _ if uses_tiles(isa, layout) => tiles::kernel(rows),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Amx => avx512::kernel(layout, rows, isa.uses_bf16_dots()),
         #[cfg(target_arch = "x86_64")]
@@ -39,6 +56,8 @@ pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kerne
 /// Kernels for a row block of `rows` rows by number of panels; see [`super::few_rows`].
 pub(super) fn panels_kernels(isa: Isa, layout: Layout, rows: usize) -> &'static [PanelsKernel] {
     match isa {
+        #[cfg(target_arch = "x86_64")]
+        _ if uses_tiles(isa, layout) => few_rows_tiles::kernels(rows),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Amx => few_rows_avx512::kernels(layout, rows, isa.uses_bf16_dots()),
         _ => &[],
