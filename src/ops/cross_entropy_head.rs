@@ -12,7 +12,7 @@ use super::{
     Capacity, Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Signature, hyper, rule,
 };
 use crate::graph::{Attr, Attrs, Layout, TensorId};
-use crate::kernels::gemm::{Gemm, Precision};
+use crate::kernels::gemm::{Gemm, Precision, STEP};
 use crate::kernels::reduce::ROW_TILE;
 use crate::kernels::softmax::{cross_entropy, cross_entropy_with_gradient};
 use crate::kernels::view::{InOut, View};
@@ -173,8 +173,10 @@ struct HeadKernel {
 
 /// Rows of one tile of the loss phase.
 const LOSS_ROWS: usize = 4;
-/// Vocabulary entries over which a part of d_x is summed at a time: what is packed of the logits' gradient. Even, for pairs of bf16.
+/// Vocabulary entries over which a part of d_x is summed at a time: what is packed of the logits' gradient. A multiple of
+/// [`STEP`], so that the result does not depend on it.
 const D_X_BLOCK: usize = 4096;
+const _: () = assert!(D_X_BLOCK.is_multiple_of(STEP));
 
 /// What happens to a chunk, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,7 +319,7 @@ impl Kernel for HeadKernel {
             Phase::Logits => {
                 let place =
                     |rows: Range<usize>, columns: Range<usize>| o.shared_block(0, self.form.stride(), rows, columns);
-                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start: Start::Zero };
+                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start: Start::Zero, streamed: false };
                 product::multiply(o, &self.logits(o, &chunk), packed, tile, &mut out);
             }
             Phase::Loss => self.losses(o, &chunk, tile),
@@ -325,7 +327,8 @@ impl Kernel for HeadKernel {
                 let place = |rows: Range<usize>, columns: Range<usize>| o.fixed_output_block(2, rows, columns);
                 let start = if self.accumulate || chunk.start > 0 { Start::Output } else { Start::Zero };
                 let product = self.weight_gradient(o, &chunk);
-                let mut out = Finish { o, place, rows: product.shape().m, bias: None, start };
+                let mut out =
+                    Finish { o, place, rows: product.shape().m, bias: None, start, streamed: product.is_large() };
                 product::multiply(o, &product, packed_for_weight, tile, &mut out);
             }
             Phase::PackBlock(block) => product::pack(o, &self.input_gradient(o, &chunk, block), packed_block, tile),
@@ -334,7 +337,7 @@ impl Kernel for HeadKernel {
                     o.output(1, chunk.start + rows.start..chunk.start + rows.end, columns)
                 };
                 let start = if block > 0 { Start::Output } else { Start::Zero };
-                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start };
+                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start, streamed: false };
                 product::multiply(o, &self.input_gradient(o, &chunk, block), packed_block, tile, &mut out);
             }
         }

@@ -139,6 +139,8 @@ pub struct Finish<'a, F> {
     pub bias: Option<&'a [f32]>,
     /// What sums start from.
     pub start: Start<'a>,
+    /// Whether the output is better written past the caches: it is large, and nobody reads it soon.
+    pub streamed: bool,
 }
 
 impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Finish<'a, F> {
@@ -213,6 +215,11 @@ impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Epilogue for Fin
         };
         let bias = self.bias.map(|bias| &bias[columns.clone()]);
         let out = (self.place)(0..self.rows, columns);
-        (out.width() == PANEL && out.is_contiguous()).then_some(Direct { out, accumulate, bias })
+        (out.width() == PANEL && out.is_contiguous()).then_some(Direct {
+            out,
+            accumulate,
+            bias,
+            streamed: self.streamed,
+        })
     }
 }

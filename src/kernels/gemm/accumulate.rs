@@ -22,7 +22,12 @@ impl Epilogue for Accumulate<'_> {
 
     fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
         let direct = self.out.is_contiguous() && columns.len() == PANEL;
-        direct.then(|| Direct { out: self.out.columns(columns.start, PANEL), accumulate: true, bias: None })
+        direct.then(|| Direct {
+            out: self.out.columns(columns.start, PANEL),
+            accumulate: true,
+            bias: None,
+            streamed: false,
+        })
     }
 
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {

@@ -13,14 +13,15 @@
 //! multiplies. Transposition happens while packing.
 //!
 //! **Order of accumulation.** As in [`crate::kernels::linear`], every element of C is one chain over ascending `k` that starts
-//! from what [`Epilogue::start`] says. With [`Accumulate`] it starts from the value in C: when the reduction is cut into several calls (at even `k`
-//! for bf16), the result has the bits of one call over everything.
+//! from what [`Epilogue::start`] says. With [`Accumulate`] it starts from the value in C: when the reduction is cut into several calls (for bf16 at
+//! multiples of [`STEP`]), the result has the bits of one call over everything.
 
 mod accumulate;
 mod matrix;
 mod operand;
 mod product;
 mod shape;
+mod stream;
 mod tile;
 
 #[cfg(test)]
@@ -30,4 +31,4 @@ pub use accumulate::Accumulate;
 pub use matrix::Matrix;
 pub use operand::Operand;
 pub use product::Gemm;
-pub use shape::{Precision, Shape, Shared};
+pub use shape::{Precision, STEP, Shape, Shared};

@@ -2,6 +2,8 @@
 
 use super::matrix::Matrix;
 use crate::kernels::interleave::{Block, MOST_ROWS, Value, Word, interleave, spread};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::interleave::{lines, turned_lines};
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::Ahead;
 use crate::kernels::view::View;
@@ -41,7 +43,7 @@ impl<'a> Operand<'a> {
     }
 
     /// Packs rows `rows` of the operand in blocks, of rows within `rows`: word `w` of row `r` of a block goes to
-    /// `dst[first × words + w × count + r]`. Rows past the end of `rows` become zero.
+    /// `dst[start + w × count + r]`. Rows past the end of `rows` become zero.
     pub(super) fn pack(&self, isa: Isa, word: Word, rows: Range<usize>, blocks: &[Block], dst: &mut [u32]) {
         if blocks.iter().any(|block| block.first + block.count > rows.len()) {
             dst.fill(0);
@@ -65,11 +67,27 @@ impl<'a> Operand<'a> {
             return spread(isa, word, &stored.columns(rows.start, rows.len()), blocks, dst);
         }
         let words = word.count(stored.width());
-        for &Block { first, count } in blocks {
+        for &Block { first, count, start } in blocks {
             let end = rows.len().min(first + count);
             let lines = stored.slice_rows(rows.start + first..rows.start + end);
-            side_by_side(isa, word, &lines, &mut dst[first * words..][..count * words], count);
+            side_by_side(isa, word, &lines, &mut dst[start..][..count * words], count);
         }
+    }
+
+    /// Packs rows `rows` of the operand for tile registers: blocks of lines of 32 inputs, see [`lines`].
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn pack_lines(&self, isa: Isa, rows: Range<usize>, blocks: &[Block], dst: &mut [u32]) {
+        match (self.stored, self.transposed) {
+            (Matrix::F32(stored), false) => lines(isa, &stored.slice_rows(rows), blocks, dst),
+            (Matrix::Bf16(stored), false) => lines(isa, &stored.slice_rows(rows), blocks, dst),
+            (Matrix::F32(stored), true) => turned_lines(isa, &stored.columns(rows.start, rows.len()), blocks, dst),
+            (Matrix::Bf16(stored), true) => turned_lines(isa, &stored.columns(rows.start, rows.len()), blocks, dst),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) fn pack_lines(&self, _isa: Isa, _rows: Range<usize>, _blocks: &[Block], _dst: &mut [u32]) {
+        unreachable!("tile registers are of x86-64");
     }
 
     /// Columns `columns` of the operand.

@@ -1,7 +1,9 @@
 //! A product, how its shared operand is packed, and how it splits into tiles.
 
 use super::operand::Operand;
-use super::shape::{PACK_GROUP, Precision, Shape, Shared, TILE_ROWS, TILES};
+use super::shape::{
+    MOST_BLOCKS, MOST_PANELS, Parts, Precision, STREAM_BYTES, Shape, Shared, TILE_REGISTERS, TILES, VECTORS,
+};
 use crate::kernels::interleave::Block;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::{PANEL, float};
@@ -14,8 +16,9 @@ pub struct Gemm<'a> {
     pub(super) shape: Shape,
     pub(super) a: Operand<'a>,
     pub(super) b: Operand<'a>,
+    pub(super) parts: &'static Parts,
     blocks: usize,
-    /// Rows of a row block; the first `larger_blocks` have one more.
+    /// Rows of a row block; the first `larger_blocks` have one more, the last may have fewer.
     pub(super) block_rows: usize,
     larger_blocks: usize,
 }
@@ -27,12 +30,16 @@ impl<'a> Gemm<'a> {
     /// When the operands do not fit.
     pub fn new(isa: Isa, precision: Precision, a: Operand<'a>, b: Operand<'a>, shared: Shared) -> Self {
         assert_eq!(a.columns(), b.rows(), "the operands disagree on the length of the reduction");
-        // Operands are packed for the vector registers of the path.
-        let isa = if isa == Isa::Amx && precision == Precision::Bf16 { Isa::Avx512 } else { isa };
         let shape = Shape { m: a.rows(), n: b.columns(), k: a.columns(), precision, shared };
-        let blocks = shape.m.div_ceil(float::block_rows(isa, shape.layout()));
-        let (block_rows, larger_blocks) = (shape.m / blocks.max(1), shape.m % blocks.max(1));
-        Gemm { isa, shape, a, b, blocks, block_rows, larger_blocks }
+        let (most, tiles) = (float::block_rows(isa, shape.layout()), float::uses_tiles(isa, shape.layout()));
+        let blocks = shape.m.div_ceil(most);
+        let (block_rows, larger_blocks) = match tiles {
+            // A block with a row less takes no less time, and whole ones begin at cache lines of the transpose.
+            true => (most.min(shape.m), 0),
+            false => (shape.m / blocks.max(1), shape.m % blocks.max(1)),
+        };
+        let parts = if tiles { &TILE_REGISTERS } else { &VECTORS };
+        Gemm { isa, shape, a, b, parts, blocks, block_rows, larger_blocks }
     }
 
     /// Sizes and kinds.
@@ -40,19 +47,40 @@ impl<'a> Gemm<'a> {
         self.shape
     }
 
+    /// Whether the product is so large that it is better written past the caches ([`crate::kernels::linear::Direct::streamed`]) when nobody reads
+    /// it soon.
+    pub fn is_large(&self) -> bool {
+        4 * self.shape.m * self.shape.n >= STREAM_BYTES
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.blocks
     }
 
-    /// Rows of row blocks `blocks`, which are of nearly equal size.
+    /// Whether kernels use tile registers.
+    pub(super) fn uses_tiles(&self) -> bool {
+        float::uses_tiles(self.isa, self.shape.layout())
+    }
+
+    /// Rows of a row block that does not have the usual number, at least one.
+    pub(super) fn odd_block_rows(&self) -> usize {
+        if self.larger_blocks > 0 { self.block_rows + 1 } else { (self.shape.m % self.block_rows.max(1)).max(1) }
+    }
+
+    /// Chunks of the reduction.
+    pub(super) fn chunks(&self) -> usize {
+        self.shape.chunks(self.parts)
+    }
+
+    /// Rows of row blocks `blocks`.
     pub(super) fn rows_of(&self, blocks: Range<usize>) -> Range<usize> {
-        let start = |block: usize| block * self.block_rows + block.min(self.larger_blocks);
+        let start = |block: usize| (block * self.block_rows + block.min(self.larger_blocks)).min(self.shape.m);
         start(blocks.start)..start(blocks.end)
     }
 
     /// The product over chunk `chunk` of the reduction alone.
     pub(super) fn chunk(&self, chunk: usize) -> Self {
-        let size = self.shape.chunk();
+        let size = self.shape.chunk(self.parts);
         let inputs = self.shape.k.min(chunk * size)..self.shape.k.min((chunk + 1) * size);
         let shape = Shape { k: inputs.len(), ..self.shape };
         Gemm { shape, a: self.a.part(inputs.clone()), b: self.b.flipped().part(inputs).flipped(), ..*self }
@@ -60,7 +88,7 @@ impl<'a> Gemm<'a> {
 
     /// Where the packed chunk `chunk` begins in the shared scratch, in bytes.
     pub(super) fn chunk_start(&self, chunk: usize) -> usize {
-        4 * self.shape.word().count(chunk * self.shape.chunk()) * self.shape.shared_lines()
+        Shape { k: chunk * self.shape.chunk(self.parts), ..self.shape }.shared_bytes()
     }
 
     /// Row blocks or panels of the shared operand, and packing tiles of a chunk.
@@ -69,7 +97,7 @@ impl<'a> Gemm<'a> {
             Shared::A => self.blocks(),
             Shared::B => self.shape.panels(),
         };
-        let group = (of / TILES).clamp(1, PACK_GROUP);
+        let group = (of / TILES).clamp(1, self.parts.pack_group);
         (of, even_tiles(of, group))
     }
 
@@ -81,7 +109,7 @@ impl<'a> Gemm<'a> {
 
     /// Tiles of the packing of the shared operand.
     pub fn pack_tiles(&self) -> usize {
-        self.pack_grid().1 * self.shape.chunks()
+        self.pack_grid().1 * self.chunks()
     }
 
     /// Chunk of packing tile `tile`, and the tile's number in it.
@@ -117,22 +145,25 @@ impl<'a> Gemm<'a> {
     }
 
     pub(super) fn pack_blocks(&self, blocks: Range<usize>, dst: &mut [u32]) {
-        let all = self.rows_of(blocks.clone());
-        let mut parts = [Block { first: 0, count: 0 }; TILE_ROWS / 6];
+        let (all, line) = (self.rows_of(blocks.clone()), self.shape.line_bytes() / 4);
+        let mut parts = [Block { first: 0, count: 0, start: 0 }; MOST_BLOCKS];
         let count = blocks.len();
         for (part, block) in parts.iter_mut().zip(blocks) {
             let rows = self.rows_of(block..block + 1);
-            *part = Block { first: rows.start - all.start, count: rows.len() };
+            let first = rows.start - all.start;
+            *part = Block { first, count: rows.len(), start: first * line };
         }
-        self.a.pack(self.isa, self.shape.word(), all, &parts[..count], dst);
+        match self.uses_tiles() {
+            true => self.a.pack_lines(self.isa, all, &parts[..count], dst),
+            false => self.a.pack(self.isa, self.shape.word(), all, &parts[..count], dst),
+        }
     }
 
     pub(super) fn pack_panels(&self, panels: Range<usize>, dst: &mut [u32]) {
+        let line = self.shape.line_bytes() / 4;
         let columns = panels.start * PANEL..self.shape.n.min(panels.end * PANEL);
-        let mut parts = [Block { first: 0, count: PANEL }; PACK_GROUP];
-        for (i, part) in parts.iter_mut().enumerate() {
-            part.first = i * PANEL;
-        }
+        let parts: [Block; MOST_PANELS] =
+            std::array::from_fn(|i| Block { first: i * PANEL, count: PANEL, start: i * PANEL * line });
         self.b.flipped().pack(self.isa, self.shape.word(), columns, &parts[..panels.len()], dst);
     }
 
@@ -143,9 +174,9 @@ impl<'a> Gemm<'a> {
     /// Tiles side by side in the rows and in the columns of C.
     fn grid(&self) -> (usize, usize) {
         let (blocks, panels) = (self.blocks(), self.shape.panels());
-        let most_blocks = (self.shape.tile_rows() / float::block_rows(self.isa, self.shape.layout())).max(1);
+        let most_blocks = (self.shape.tile_rows(self.parts) / float::block_rows(self.isa, self.shape.layout())).max(1);
         match self.shape.shared {
-            Shared::A => (blocks.div_ceil(most_blocks), panels.div_ceil(self.shape.packed_panels())),
+            Shared::A => (blocks.div_ceil(most_blocks), panels.div_ceil(self.shape.packed_panels(self.parts))),
             // Each tile packs its row blocks: as few tiles across as leave enough for all workers.
             Shared::B => {
                 let down = even_tiles(blocks, most_blocks);

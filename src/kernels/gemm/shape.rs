@@ -36,20 +36,55 @@ pub struct Shape {
     pub shared: Shared,
 }
 
-/// Most rows in a tile: many, to make up for packing panels.
-pub(super) const TILE_ROWS: usize = 384;
-/// Row blocks or panels in a tile of the packing of the shared operand: together their rows fill several cache lines.
-pub(super) const PACK_GROUP: usize = 6;
-/// Most bytes of panels that a tile packs for itself.
-pub(super) const TILE_PANEL_BYTES: usize = 416 << 10;
-/// Most bytes of a packed row of A or column of B that kernels read at a time: the reduction runs in chunks, between which sums wait in C.
-const CHUNK_BYTES: usize = 3072;
+/// Inputs that a product of bf16 values sums before it adds to what it has, on the instruction set where that are most: a reduction in parts of
+/// so many has the bits of the whole.
+pub const STEP: usize = 32;
 /// Tiles that leave enough work for all workers.
 pub(super) const TILES: usize = 8;
-/// Most bytes of packed row blocks that stay in the second-level cache while panels pass by, to leave room for those.
-pub(super) const RESIDENT_BYTES: usize = 448 << 10;
-/// Most bytes of row blocks that a tile packs for itself.
-pub(super) const TILE_BYTES: usize = 288 << 10;
+
+/// Sizes of the parts of a product, chosen by measurement: they follow from how much its kernels compute while memory brings a byte.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// Most rows in a tile: many, to make up for packing panels.
+    pub tile_rows: usize,
+    /// Row blocks or panels in a tile of the packing of the shared operand: together their rows fill several cache lines.
+    pub pack_group: usize,
+    /// Most bytes of panels that a tile packs for itself.
+    pub tile_panel_bytes: usize,
+    /// Most bytes of a packed row of A or column of B that kernels read at a time: the reduction runs in chunks, between which sums wait in C.
+    pub chunk_bytes: usize,
+    /// Most bytes of packed row blocks that stay in the second-level cache while panels pass by, to leave room for those.
+    pub resident_bytes: usize,
+    /// Most bytes of row blocks that a tile packs for itself.
+    pub tile_bytes: usize,
+}
+
+/// For kernels on vector registers.
+pub(super) const VECTORS: Parts = Parts {
+    tile_rows: 384,
+    pack_group: 6,
+    tile_panel_bytes: 416 << 10,
+    chunk_bytes: 3072,
+    resident_bytes: 448 << 10,
+    tile_bytes: 288 << 10,
+};
+/// For kernels on tile registers.
+pub(super) const TILE_REGISTERS: Parts = Parts {
+    tile_rows: 512,
+    pack_group: 6,
+    tile_panel_bytes: 416 << 10,
+    // A panel of 24 KB stays in the first-level cache while row blocks pass by: from the second level both would come at half the speed.
+    chunk_bytes: 768,
+    resident_bytes: 800 << 10,
+    tile_bytes: 288 << 10,
+};
+
+/// Bytes of a product from which on it is written past the caches when nobody reads it soon: half of what the second level holds.
+pub(super) const STREAM_BYTES: usize = 1 << 20;
+/// Most panels of a packing tile.
+pub(super) const MOST_PANELS: usize = 6;
+/// Most row blocks of a packing tile, of the rows of a tile in blocks of at least six on vector registers and of 32 on tile registers.
+pub(super) const MOST_BLOCKS: usize = 64;
 
 impl Shape {
     /// How a packed panel is laid out.
@@ -67,29 +102,37 @@ impl Shape {
         }
     }
 
-    /// Bytes of one packed row of A or column of B.
+    /// Bytes of one packed row of A or column of B, on any instruction set.
     pub(super) fn line_bytes(&self) -> usize {
-        4 * self.word().count(self.k)
+        self.packed_bytes(self.k)
     }
 
-    /// Inputs of a chunk of the reduction; even, so that pairs of bf16 stay together.
-    pub(super) fn chunk(&self) -> usize {
-        let most = match self.precision {
-            Precision::F32 => CHUNK_BYTES / 4,
-            Precision::Bf16 => CHUNK_BYTES / 2,
+    /// Bytes of `k` packed values; those of bf16 are whole cache lines, as tile registers take them.
+    fn packed_bytes(&self, k: usize) -> usize {
+        match self.precision {
+            Precision::F32 => 4 * k,
+            Precision::Bf16 => 2 * k.next_multiple_of(STEP),
+        }
+    }
+
+    /// Inputs of a chunk of the reduction; for bf16 a multiple of [`STEP`].
+    pub(super) fn chunk(&self, parts: &Parts) -> usize {
+        let (most, step) = match self.precision {
+            Precision::F32 => (parts.chunk_bytes / 4, 2),
+            Precision::Bf16 => (parts.chunk_bytes / 2, STEP),
         };
         let chunks = self.k.div_ceil(most).max(1);
-        self.k.div_ceil(chunks).next_multiple_of(2).max(2)
+        self.k.div_ceil(chunks).next_multiple_of(step).max(step)
     }
 
     /// Chunks of the reduction, the last of which may be shorter.
-    pub(super) fn chunks(&self) -> usize {
-        self.k.div_ceil(self.chunk()).max(1)
+    pub(super) fn chunks(&self, parts: &Parts) -> usize {
+        self.k.div_ceil(self.chunk(parts)).max(1)
     }
 
     /// Bytes of one packed row of A or column of B in a chunk.
-    fn chunk_line_bytes(&self) -> usize {
-        4 * self.word().count(self.chunk().min(self.k))
+    fn chunk_line_bytes(&self, parts: &Parts) -> usize {
+        self.packed_bytes(self.chunk(parts).min(self.k))
     }
 
     /// Rows of A or columns of B in the shared scratch.
@@ -111,30 +154,38 @@ impl Shape {
 
     /// Bytes of scratch for each worker, on any instruction set: sums of a panel, and what a tile packs.
     pub fn worker_bytes(&self) -> usize {
-        let lines = match self.shared {
-            Shared::A => self.packed_panels() * PANEL,
-            // Fewer rows may share the other operand.
-            Shared::B => self.tile_rows().max(self.packed_panels() * PANEL),
+        let on = |parts: &Parts| {
+            let lines = match self.shared {
+                Shared::A => self.packed_panels(parts) * PANEL,
+                // Fewer rows may share the other operand.
+                Shared::B => self.tile_rows(parts).max(self.packed_panels(parts) * PANEL),
+            };
+            4 * self.sums(parts) + self.chunk_line_bytes(parts) * lines
         };
-        4 * self.sums() + self.chunk_line_bytes() * lines
+        match self.precision {
+            Precision::F32 => on(&VECTORS),
+            Precision::Bf16 => on(&VECTORS).max(on(&TILE_REGISTERS)),
+        }
     }
 
     /// Sums of all rows of the largest tile and one panel.
-    pub(super) fn sums(&self) -> usize {
-        PANEL * TILE_ROWS.min(self.m)
+    pub(super) fn sums(&self, parts: &Parts) -> usize {
+        PANEL * parts.tile_rows.min(self.m)
     }
 
     /// Panels that one tile packs: several, so that each stored row is read a few cache lines at a time.
-    pub(super) fn packed_panels(&self) -> usize {
-        let fit = TILE_PANEL_BYTES / (PANEL * self.chunk_line_bytes()).max(1);
-        fit.min(self.panels() / TILES).clamp(1, PACK_GROUP)
+    pub(super) fn packed_panels(&self, parts: &Parts) -> usize {
+        let fit = parts.tile_panel_bytes / (PANEL * self.chunk_line_bytes(parts)).max(1);
+        fit.min(self.panels() / TILES).clamp(1, parts.pack_group)
     }
 
     /// Most rows in one tile.
-    pub(super) fn tile_rows(&self) -> usize {
+    pub(super) fn tile_rows(&self, parts: &Parts) -> usize {
         match self.shared {
-            Shared::A => TILE_ROWS,
-            Shared::B => (TILE_BYTES / self.chunk_line_bytes().max(1)).clamp(float::MOST_BLOCK_ROWS, TILE_ROWS),
+            Shared::A => parts.tile_rows,
+            Shared::B => {
+                (parts.tile_bytes / self.chunk_line_bytes(parts).max(1)).clamp(float::MOST_BLOCK_ROWS, parts.tile_rows)
+            }
         }
     }
 }

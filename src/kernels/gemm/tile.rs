@@ -3,7 +3,9 @@
 
 use super::operand::Walk;
 use super::product::Gemm;
-use super::shape::{RESIDENT_BYTES, Shared};
+use super::shape::Shared;
+use super::stream;
+use crate::kernels::linear::float::HELD_ROWS;
 use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Sums, float};
 use std::ops::Range;
 
@@ -41,12 +43,12 @@ impl Gemm<'_> {
     pub fn tile(&self, tile: usize, shared: &[u8], worker: &mut [u8], out: &mut dyn Epilogue) {
         let shared: &[u32] = bytemuck::cast_slice(&shared[..self.shape.shared_bytes()]);
         let worker: &mut [u32] = bytemuck::cast_slice_mut(&mut worker[..self.shape.worker_bytes()]);
-        let (sums, packed) = worker.split_at_mut(self.shape.sums());
+        let (sums, packed) = worker.split_at_mut(self.shape.sums(self.parts));
         let mut scratch = Scratch { sums: bytemuck::cast_slice_mut(sums), packed };
         let (blocks, panels) = self.parts(tile);
         // Workers claim runs of tiles in order.
         let after = self.parts(tile + 1);
-        let once = self.shape.shared == Shared::B && self.shape.chunks() == 1;
+        let once = self.shape.shared == Shared::B && self.chunks() == 1;
         if once {
             self.pack(&blocks, &panels, scratch.packed);
         }
@@ -57,16 +59,16 @@ impl Gemm<'_> {
             let group = first..first + direct.max(1);
             first = group.end;
             let more = first < panels.end;
-            for chunk in 0..self.shape.chunks() {
+            for chunk in 0..self.chunks() {
                 let part = self.chunk(chunk);
                 if !once {
                     part.pack(&blocks, &group, scratch.packed);
                 }
-                let next = match chunk + 1 < self.shape.chunks() {
+                let next = match chunk + 1 < self.chunks() {
                     true => (self.chunk(chunk + 1), (&blocks, &group)),
                     false => (self.chunk(0), (&after.0, &after.1)),
                 };
-                let (first, last) = (chunk == 0, chunk + 1 == self.shape.chunks());
+                let (first, last) = (chunk == 0, chunk + 1 == self.chunks());
                 let shared = &shared[self.chunk_start(chunk) / 4..][..part.shape.shared_bytes() / 4];
                 part.multiply(&blocks, &group, (first, last, more), next, shared, &mut scratch, out);
             }
@@ -99,7 +101,7 @@ impl Gemm<'_> {
         let (next, (next_blocks, next_panels)) = next;
         let kernels = self.kernels();
         // So many row blocks stay in the second-level cache while all panels pass by them.
-        let step = (RESIDENT_BYTES / (self.block_rows.max(1) * self.shape.line_bytes()).max(1)).max(1);
+        let step = (self.parts.resident_bytes / (self.block_rows.max(1) * self.shape.line_bytes()).max(1)).max(1);
         let parts = (blocks.start..blocks.end).step_by(step).map(|first| first..blocks.end.min(first + step));
         for (part, panel) in parts.flat_map(|part| panels.clone().map(move |panel| (part.clone(), panel))) {
             let done = panel - panels.start;
@@ -133,11 +135,9 @@ impl Gemm<'_> {
         }
     }
 
-    /// The kernels for row blocks of the usual size and of one row more.
+    /// The kernels for row blocks of the usual and of another size.
     fn kernels(&self) -> [Kernel; 2] {
-        let layout = self.shape.layout();
-        let most = float::block_rows(self.isa, layout);
-        [0, 1].map(|more| float::kernel(self.isa, layout, (self.block_rows + more).clamp(1, most)))
+        [self.block_rows.max(1), self.odd_block_rows()].map(|rows| float::kernel(self.isa, self.shape.layout(), rows))
     }
 
     /// Pairs of cache lines that the multiplication of one row block prefetches.
@@ -150,18 +150,34 @@ impl Gemm<'_> {
         let line = self.shape.line_bytes() / 4;
         let tile_rows = self.rows_of(blocks.clone());
         let mut bias: Option<[f32; PANEL]> = None;
-        let direct = out.direct(pass.columns.clone()).map(|Direct { mut out, accumulate, bias: values }| {
+        let mut streams = false;
+        let direct = out.direct(pass.columns.clone()).map(|Direct { mut out, accumulate, bias: values, streamed }| {
             assert!(
                 out.is_contiguous() && out.width() == PANEL && tile_rows.end <= out.rows(),
                 "memory of a direct output"
             );
             bias = values.filter(|_| pass.last).map(|values| values.try_into().expect("a bias as wide as the panel"));
-            Sums { at: out.row_ptr(0), stride: out.stride(), fresh: pass.first && !accumulate, next: out.row_ptr(0) }
+            let at = out.row_ptr(0);
+            let fresh = pass.first && !accumulate;
+            // On vector registers multiplying takes longer than writing.
+            streams = streamed && self.uses_tiles() && fresh && pass.last && bias.is_none();
+            streams &= stream::fits(at, out.stride());
+            Sums { at, stride: out.stride(), fresh, next: at }
         });
+        // SAFETY: until the block of another size, which comes last and for which this is dropped, only the kernel of this is called;
+        // epilogues do not multiply.
+        let hold = || unsafe { float::hold(self.isa, self.shape.layout()) };
+        let mut held = (self.block_rows == HELD_ROWS).then(hold).flatten();
         for block in blocks.clone() {
             let rows = self.rows_of(block..block + 1);
             let packed = &pass.blocks[(rows.start - pass.first_row) * line..][..rows.len() * line];
-            let kernel = kernels[rows.len() - self.block_rows];
+            let kernel = match &held {
+                Some(held) if rows.len() == self.block_rows => held.kernel(),
+                _ => {
+                    held = None;
+                    kernels[usize::from(rows.len() != self.block_rows)]
+                }
+            };
             let ahead = pass.next.ahead(pass.fetched + (block - blocks.start) * self.fetches());
             let run = |sums: Sums| {
                 // SAFETY: the panel holds `PANEL` and the block `rows.len()` packed lines of `k` values, `sums` a row of `PANEL` values
@@ -177,6 +193,13 @@ impl Gemm<'_> {
             if let Some(sums) = direct {
                 // `out` is not touched while its memory is written here.
                 let at = sums.at.wrapping_add(rows.start * sums.stride);
+                if streams {
+                    let here = &mut kept[..rows.len() * PANEL];
+                    run(Sums { at: here.as_mut_ptr(), stride: PANEL, fresh: true, next: here.as_ptr() });
+                    // SAFETY: the rows of the output that this block has; every CPU with tile registers has AVX-512.
+                    unsafe { stream::rows(here, at, sums.stride) };
+                    continue;
+                }
                 let next = if follows { sums.at.wrapping_add(next_rows.start * sums.stride + aside) } else { at };
                 let sums = Sums { at, next, ..sums };
                 run(sums);
@@ -199,6 +222,9 @@ impl Gemm<'_> {
             if pass.last {
                 out.rows(rows.clone(), pass.columns.clone(), sums);
             }
+        }
+        if streams {
+            stream::end();
         }
     }
 }

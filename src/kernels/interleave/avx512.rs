@@ -117,19 +117,20 @@ macro_rules! define_spreading {
             let words = k.div_ceil($rows);
             for start in (0..words).step_by(ROWS_AT_A_TIME / $rows) {
                 let group = start..words.min(start + ROWS_AT_A_TIME / $rows);
+                // Rows past the last repeat it.
+                let row = |row: usize| stored.row_ptr(row.min(k - 1));
+                let rows: [_; ROWS_AT_A_TIME] = std::array::from_fn(|r| row($rows * start + r));
                 // Rows to prefetch.
-                let ahead = $rows * group.end + ROWS_AT_A_TIME;
-                let ahead = k.min(ahead)..k.min(ahead + ROWS_AT_A_TIME);
-                for &Block { first, count } in blocks {
+                let ahead: [_; ROWS_AT_A_TIME] = std::array::from_fn(|r| row($rows * start + 2 * ROWS_AT_A_TIME + r));
+                for &Block { first, count, start: base } in blocks {
                     let end = width.min(first + count);
-                    let block = dst.wrapping_add(first * words);
+                    let block = dst.wrapping_add(base);
                     for i in (first..end).step_by(16) {
-                        for row in ahead.clone() {
-                            _mm_prefetch::<_MM_HINT_T0>(stored.row_ptr(row).wrapping_add(i).cast());
+                        for row in ahead {
+                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(i).cast());
                         }
-                        for w in group.clone() {
-                            let early = stored.row_ptr($rows * w);
-                            let late = ($rows == 2 && 2 * w + 1 < k).then(|| stored.row_ptr(2 * w + 1));
+                        for (w, rows) in group.clone().zip(rows.chunks_exact($rows)) {
+                            let (early, late) = (rows[0], ($rows == 2 && 2 * w + 1 < k).then(|| rows[$rows - 1]));
                             let at = w * count + (i - first);
                             // A plain (faster) store may run into the places of words that are written later.
                             if i + 16 <= width && end == first + count && at + 16 <= words * count {
@@ -172,7 +173,7 @@ pub fn mask(count: usize) -> __mmask16 {
 /// `left` values (at most 16 of them) can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn values(at: *const f32, left: usize) -> __m512 {
+pub(super) unsafe fn values(at: *const f32, left: usize) -> __m512 {
     // SAFETY: the caller's.
     unsafe { _mm512_maskz_loadu_ps(mask(left), at) }
 }
@@ -181,7 +182,7 @@ unsafe fn values(at: *const f32, left: usize) -> __m512 {
 /// `left` values (at most 16 of them) can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn wide_values(at: *const bf16, left: usize) -> __m512 {
+pub(super) unsafe fn wide_values(at: *const bf16, left: usize) -> __m512 {
     // SAFETY: the caller's.
     let stored = unsafe { _mm256_maskz_loadu_epi16(mask(left), at.cast()) };
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(stored)))
@@ -209,7 +210,7 @@ unsafe fn load_widened(at: *const bf16, left: usize) -> __m512i {
 /// `left` values (at most 32 of them) can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_pairs(at: *const bf16, left: usize) -> __m512i {
+pub(super) unsafe fn load_pairs(at: *const bf16, left: usize) -> __m512i {
     let lanes = if left >= 32 { !0 } else { (1 << left) - 1 };
     // SAFETY: the caller's.
     unsafe { _mm512_maskz_loadu_epi16(lanes, at.cast()) }
@@ -233,7 +234,7 @@ unsafe fn load_two(at: *const f32, left: usize) -> [__m512; 2] {
 /// As [`load_two`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn load_native(at: *const f32, left: usize) -> __m512i {
+pub(super) unsafe fn load_native(at: *const f32, left: usize) -> __m512i {
     // SAFETY: the caller's; both types are 64 bytes without invalid values.
     unsafe {
         let [low, high] = load_two(at, left);
@@ -263,7 +264,7 @@ fn whole(values: __m512, _: Option<__m512>) -> __m512i {
 /// Pairs of values rounded to bf16; zero where there is no late value.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn pair_native(early: __m512, late: Option<__m512>) -> __m512i {
+pub(super) fn pair_native(early: __m512, late: Option<__m512>) -> __m512i {
     // SAFETY: both types are 64 bytes without invalid values.
     let both = unsafe {
         std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(late.unwrap_or(_mm512_setzero_ps()), early))
@@ -284,7 +285,7 @@ fn lane_numbers() -> __m512i {
 /// Pairs of values that are bf16 already; zero where there is no late value.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn pair_exact(early: __m512, late: Option<__m512>) -> __m512i {
+pub(super) fn pair_exact(early: __m512, late: Option<__m512>) -> __m512i {
     let late = _mm512_castps_si512(late.unwrap_or(_mm512_setzero_ps()));
     _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(early)), late)
 }

@@ -6,6 +6,11 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod lines;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use lines::{lines, turned_lines};
 
 use super::isa::Isa;
 use super::view::View;
@@ -55,6 +60,20 @@ pub(super) trait Value: Copy {
     /// As [`avx512::spread`].
     #[cfg(target_arch = "x86_64")]
     unsafe fn spread(isa: Isa, word: Word, stored: &View<Self>, blocks: &[Block], dst: *mut u32);
+
+    /// [`lines`] without checks.
+    ///
+    /// # Safety
+    /// As [`lines::lines_f32`].
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn lines(stored: &View<Self>, block: Block, dst: *mut u32);
+
+    /// [`turned_lines`] without checks.
+    ///
+    /// # Safety
+    /// As [`lines::turned_f32`].
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn turned_lines(stored: &View<Self>, blocks: &[Block], dst: *mut u32);
 }
 
 impl Value for f32 {
@@ -73,6 +92,18 @@ impl Value for f32 {
         // SAFETY: the caller's.
         unsafe { avx512::spread(isa.has_bf16_conversions(), word, stored, blocks, dst) }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn lines(stored: &View<f32>, block: Block, dst: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { lines::lines_f32(stored, block, dst) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn turned_lines(stored: &View<f32>, blocks: &[Block], dst: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { lines::turned_f32(stored, blocks, dst) }
+    }
 }
 
 impl Value for bf16 {
@@ -90,6 +121,18 @@ impl Value for bf16 {
     unsafe fn spread(_isa: Isa, word: Word, stored: &View<bf16>, blocks: &[Block], dst: *mut u32) {
         // SAFETY: the caller's.
         unsafe { avx512::spread_bf16(word, stored, blocks, dst) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn lines(stored: &View<bf16>, block: Block, dst: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { lines::lines_bf16(stored, block, dst) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn turned_lines(stored: &View<bf16>, blocks: &[Block], dst: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { lines::turned_bf16(stored, blocks, dst) }
     }
 }
 
@@ -126,30 +169,31 @@ pub(super) fn interleave<V: Value>(isa: Isa, word: Word, rows: &[&[V]], dst: &mu
     }
 }
 
-/// A block of columns: `first ..` of a row, `count` places wide.
+/// A block of rows or columns: `first ..`, `count` of them, packed from word `start` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
     pub first: usize,
     pub count: usize,
+    pub start: usize,
 }
 
 /// Spreads stored rows, whose columns are wanted side by side already, over blocks of columns: word `w` of column `c` of a block (row `w`, or
-/// the pair of rows `2w` and `2w + 1` for bf16) goes to `dst[first × words + w × count + c]`. Columns past the end of the rows are left out.
+/// the pair of rows `2w` and `2w + 1` for bf16) goes to `dst[start + w × count + c]`. Columns past the end of the rows are left out.
 ///
 /// # Panics
 /// When `dst` is too short.
 pub(super) fn spread<V: Value>(isa: Isa, word: Word, stored: &View<V>, blocks: &[Block], dst: &mut [u32]) {
     let (k, words) = (stored.rows(), word.count(stored.rows()));
-    assert!(blocks.iter().all(|block| dst.len() >= (block.first + block.count) * words), "{words} words");
+    assert!(blocks.iter().all(|block| dst.len() >= block.start + block.count * words), "{words} words");
     match isa {
         // SAFETY: an `Isa` is only handed out when the CPU has it; the sizes were checked above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Amx => unsafe { V::spread(isa, word, stored, blocks, dst.as_mut_ptr()) },
         _ => {
             for w in 0..words {
-                for &Block { first, count } in blocks {
+                for &Block { first, count, start } in blocks {
                     let columns = first..stored.width().min(first + count);
-                    let dst = &mut dst[first * words + w * count..][..columns.len()];
+                    let dst = &mut dst[start + w * count..][..columns.len()];
                     for (d, c) in dst.iter_mut().zip(columns) {
                         let first = if word == Word::F32 { w } else { 2 * w };
                         *d = word.make(stored.row(first)[c], (first + 1 < k).then(|| stored.row(first + 1)[c]));
@@ -194,17 +238,23 @@ mod tests {
 
     #[test]
     fn stored_rows_spread_over_blocks() {
-        let blocks = [(0, 12), (12, 11), (23, 11), (34, 32)].map(|(first, count)| Block { first, count });
+        let blocks = [(0, 12), (12, 11), (23, 11), (34, 32)];
         let n = 50;
         for k in [1, 2, 5, 24, 31] {
             let values: Vec<f32> = (0..k * (n + 1)).map(|i| i as f32 * 1.01 - 300.0).collect();
             let stored = View::new(&values, k, n + 1, n);
             for (isa, word) in Isa::available().into_iter().flat_map(|isa| [(isa, Word::F32), (isa, Word::Bf16Pair)]) {
                 let words = word.count(k);
-                let mut dst = vec![7; words * 66];
+                let mut dst = vec![7; words * 66 + 3];
+                // A gap after the first block.
+                let blocks = blocks.map(|(first, count)| Block {
+                    first,
+                    count,
+                    start: first * words + if first > 0 { 3 } else { 0 },
+                });
                 spread(isa, word, &stored, &blocks, &mut dst);
-                for Block { first, count } in blocks {
-                    for (i, d) in dst[first * words..][..count * words].iter().enumerate() {
+                for Block { first, count, start } in blocks {
+                    for (i, d) in dst[start..][..count * words].iter().enumerate() {
                         let (w, c) = (i / count, first + i % count);
                         let expected = match word {
                             _ if c >= n => 7,
@@ -221,11 +271,12 @@ mod tests {
 
     #[test]
     fn rows_of_bf16_give_the_words_of_what_they_stand_for() {
-        let blocks = [(0, 12), (12, 11), (23, 32)].map(|(first, count)| Block { first, count });
+        let blocks = [(0, 12), (12, 11), (23, 32)];
         for (k, n) in [(1, 50), (5, 50), (24, 55), (37, 55)] {
             let narrow: Vec<bf16> = (0..k * n).map(|i| bf16::from_f32(i as f32 * 0.37 - 300.0)).collect();
             let wide: Vec<f32> = narrow.iter().map(|v| v.to_f32()).collect();
             for (isa, word) in Isa::available().into_iter().flat_map(|isa| [(isa, Word::F32), (isa, Word::Bf16Pair)]) {
+                let blocks = blocks.map(|(first, count)| Block { first, count, start: first * word.count(k) });
                 let mut dst = [(); 2].map(|()| vec![0; word.count(k) * 55]);
                 spread(isa, word, &View::new(&narrow, k, n, n), &blocks, &mut dst[0]);
                 spread(isa, word, &View::new(&wide, k, n, n), &blocks, &mut dst[1]);

@@ -53,6 +53,8 @@ pub struct Direct<'a> {
     pub accumulate: bool,
     /// One value per column, added to finished sums.
     pub bias: Option<&'a [f32]>,
+    /// Whether the output is better written past the caches: it is large, and nobody reads it soon.
+    pub streamed: bool,
 }
 
 /// Takes the same piece of an output row of two products, such as gate and up.
@@ -142,7 +144,12 @@ impl Epilogue for Output<'_, '_> {
         let [out] = self.parts else { return None };
         let plain = self.bias.is_none() && self.activation.is_none() && matches!(self.residual, Residual::None);
         let direct = plain && out.is_contiguous() && columns.len() == PANEL;
-        direct.then(|| Direct { out: out.columns(columns.start, PANEL), accumulate: false, bias: None })
+        direct.then(|| Direct {
+            out: out.columns(columns.start, PANEL),
+            accumulate: false,
+            bias: None,
+            streamed: false,
+        })
     }
 
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {

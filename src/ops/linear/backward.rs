@@ -196,7 +196,7 @@ impl Kernel for DInputKernel {
         };
         let place = |rows: Range<usize>, columns: Range<usize>| o.output(0, rows, columns);
         let rows = product.shape().m;
-        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start });
+        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start, streamed: false });
     }
 }
 
@@ -284,7 +284,14 @@ impl Kernel for DWeightKernel {
             };
             let rows = product.shape().m;
             let start = if self.form.existing.is_some() { Start::Output } else { Start::Zero };
-            return product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start });
+            let streamed = product.is_large();
+            return product::multiply(
+                o,
+                &product,
+                0,
+                tile,
+                &mut Finish { o, place, rows, bias: None, start, streamed },
+            );
         }
         unreachable!("tile {tile} beyond the parts' tiles");
     }

@@ -55,6 +55,12 @@ impl Kernel for PlainKernel {
         };
         let bias = (!self.form.biases.is_empty()).then(|| o.fixed(self.form.biases.start));
         let rows = product.shape().m;
-        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias, start: Start::Zero });
+        product::multiply(
+            o,
+            &product,
+            0,
+            tile,
+            &mut Finish { o, place, rows, bias, start: Start::Zero, streamed: false },
+        );
     }
 }

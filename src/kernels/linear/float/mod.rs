@@ -17,6 +17,12 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod widened;
 
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels) use tiles::Held;
+
+/// Rows of the blocks for [`hold`].
+pub(in crate::kernels) const HELD_ROWS: usize = 32;
+
 use super::Kernel;
 use super::few_rows::PanelsKernel;
 use super::layout::Layout;
@@ -50,6 +56,31 @@ pub(in crate::kernels) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kerne
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernel(layout, rows),
         _ => portable::kernel(layout, rows),
+    }
+}
+
+/// State of the CPU in which kernels of full row blocks run one after another; see `tiles.rs`.
+#[cfg(not(target_arch = "x86_64"))]
+pub(in crate::kernels) enum Held {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Held {
+    pub(in crate::kernels) fn kernel(&self) -> Kernel {
+        match *self {}
+    }
+}
+
+/// What full row blocks have in common on tile registers, to be held while they are multiplied; nothing on vector registers.
+///
+/// # Safety
+/// While the value lives, this thread uses tile registers by [`Held::kernel`] only.
+#[allow(unsafe_code)]
+pub(in crate::kernels) unsafe fn hold(isa: Isa, layout: Layout) -> Option<Held> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` is only handed out when the CPU has it; the rest is the caller's.
+        _ if uses_tiles(isa, layout) => Some(unsafe { Held::new() }),
+        _ => None,
     }
 }
 

@@ -5,7 +5,8 @@
 //! zero on both sides and add nothing.
 #![allow(unsafe_code)]
 
-use super::avx512::{FEW_ROWS, Rows, expect, fetch};
+use super::HELD_ROWS;
+use super::avx512::{FEW_ROWS, Rows, fetch};
 use crate::kernels::linear::layout::PANEL;
 use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
 use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
@@ -69,21 +70,58 @@ impl Tail {
 /// `R` rows, `out` addresses `R` rows of `PANEL` values.
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
+    // SAFETY: tiles are allowed; the rest is the caller's.
+    unsafe {
+        const { &config(R) }.load();
+        multiply_held::<R>(panel, x, k, out, ahead);
+        tiles::release();
+    }
+}
+
+/// The registers while many full row blocks are multiplied one after another by [`Held::kernel`]: loading their shapes takes as long as
+/// multiplying 128 inputs.
+pub(in crate::kernels) struct Held(());
+
+impl Held {
+    /// Loads the shapes for blocks of [`HELD_ROWS`] rows.
+    ///
+    /// # Safety
+    /// Tiles are allowed, and until the value is dropped this thread uses tile registers by [`Held::kernel`] only.
+    pub(in crate::kernels) unsafe fn new() -> Self {
+        // SAFETY: the caller's.
+        unsafe { const { &config(HELD_ROWS) }.load() }
+        Held(())
+    }
+
+    /// The kernel for blocks of [`HELD_ROWS`] rows, to be called while this lives.
+    pub(in crate::kernels) fn kernel(&self) -> Kernel {
+        multiply_held::<HELD_ROWS>
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: tiles are allowed, as `new` was told.
+        unsafe { tiles::release() }
+    }
+}
+
+/// # Safety
+/// As [`multiply`], with [`config`] of `R` loaded.
+#[target_feature(enable = "avx512f")]
+unsafe fn multiply_held<const R: usize>(panel: *const u8, x: *const u8, k: usize, out: Sums, ahead: Ahead) {
     let (whole, steps) = (k / STEP, k.div_ceil(STEP));
     let mut ahead = ahead;
     let mut next = Rows::<R>::after(&out, steps, 1);
-    // SAFETY: tiles are allowed.
-    unsafe { const { &config(R) }.load() }
-    if !out.fresh {
-        // SAFETY: `out` addresses `R` rows of two times 16 values.
-        unsafe { load::<R>(&out) }
-    }
+    // SAFETY: `out` addresses `R` rows of two times 16 values.
+    unsafe { if out.fresh { zero::<R>() } else { load::<R>(&out) } }
     for step in 0..whole {
         if R > FEW_ROWS {
-            (0..STEP / AHEAD_INPUTS).for_each(|_| fetch(&mut ahead));
-            next.fetch();
-            if step + 2 == steps {
-                expect::<R>(&out);
+            if !ahead.at.is_null() {
+                (0..STEP / AHEAD_INPUTS).for_each(|_| fetch(&mut ahead));
+            }
+            if !std::ptr::eq(out.next, out.at) {
+                next.fetch();
             }
         }
         // SAFETY: the panel and the block have `whole` whole steps.
@@ -97,9 +135,21 @@ unsafe fn multiply<const R: usize>(panel: *const u8, x: *const u8, k: usize, out
         }
     }
     // SAFETY: `out` addresses `R` rows of two times 16 values; the configuration is loaded.
+    unsafe { store::<R>(&out) }
+}
+
+/// # Safety
+/// [`config`] of `R` is loaded.
+#[inline(always)]
+unsafe fn zero<const R: usize>() {
+    // SAFETY: the caller's.
     unsafe {
-        store::<R>(&out);
-        tiles::release();
+        tiles::zero::<0>();
+        tiles::zero::<1>();
+        if R > ROWS {
+            tiles::zero::<2>();
+            tiles::zero::<3>();
+        }
     }
 }
 
