@@ -8,6 +8,8 @@ use crate::ops::{self, Kernel, RowSet};
 use crate::passes::storage;
 use crate::plan::{BufferKind, Plan, buffers::capacity_rows};
 use crate::tensor::{DType, RowExtent, Shape};
+use std::collections::HashSet;
+use std::ops::Range;
 
 /// Zeroes inputs, states and parameters. Kept rows are written before they are read, so their pages stay untouched until used.
 pub(super) fn clear_persistent(plan: &Plan, arena: &mut Arena) {
@@ -26,6 +28,38 @@ pub(super) fn kernels(plan: &Plan) -> Result<Vec<Box<dyn Kernel>>> {
         Ok(kernel)
     };
     plan.graph.nodes.iter().map(build).collect()
+}
+
+/// Runs of nodes that run as one phase: nodes of one phase on fixed operands (so that rows do not change their tiles), without results or shared
+/// scratch (so that no buffer begins to live within the run), none of which reads or updates what another one updates. These are the updates of
+/// parameters, most of which are too small for several workers.
+pub(super) fn runs(plan: &Plan, kernels: &[Box<dyn Kernel>]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::with_capacity(kernels.len());
+    // Whether the last run takes more nodes; the buffers that it reads, and those that it updates.
+    let (mut open, mut read, mut updated) = (false, HashSet::new(), HashSet::new());
+    for (n, node) in plan.graph.nodes.iter().enumerate() {
+        let op = ops::find(&node.op).expect("the plan was verified");
+        let signature = ops::build::signature(&plan.graph, node);
+        let fixed = node.operands.iter().all(|t| plan.graph.ty(*t).extent == RowExtent::Fixed);
+        let alone = !fixed || !node.outputs.is_empty() || kernels[n].phases() != 1 || plan.node_scratch[n].is_some();
+        let buffers = |updates: bool| {
+            let operands = node.operands.iter().enumerate().filter(|(i, _)| op.mutates(&signature, *i) == updates);
+            operands.filter_map(|(_, t)| plan.tensor_buffer[t.index()]).collect::<HashSet<u32>>()
+        };
+        let (reads, updates) = (buffers(false), buffers(true));
+        let apart = updates.is_disjoint(&read) && updates.is_disjoint(&updated) && reads.is_disjoint(&updated);
+        match runs.last_mut() {
+            Some(run) if open && !alone && apart => run.end = n + 1,
+            _ => {
+                runs.push(n..n + 1);
+                (read, updated) = (HashSet::new(), HashSet::new());
+            }
+        }
+        open = !alone;
+        read.extend(reads);
+        updated.extend(updates);
+    }
+    runs
 }
 
 /// Row sets with room for the plan's capacity.
@@ -125,4 +159,45 @@ fn external<'w>(plan: &Plan, t: TensorId, param: &dyn Fn(&str) -> Option<Param<'
         "parameter {} has shape {} in the plan, but the weights hold {has}",
         tensor.name, tensor.ty.shape
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Attr, Attrs, Graph, Section, TensorKind};
+    use crate::ops::{Capacity, hyper};
+    use crate::passes::Mode;
+    use crate::plan;
+
+    /// Lengths of the runs of updates of states that stand for parameters; each reads the gradient of the number given, and clears it.
+    fn runs_of(gradients: &[usize]) -> Vec<usize> {
+        let mut graph = Graph::new("updates");
+        let (hyper, counters) = (hyper::hyper(&mut graph), hyper::counters(&mut graph));
+        let state = |graph: &mut Graph, name: String| {
+            let ty =
+                crate::tensor::TensorType { dtype: DType::F32, extent: RowExtent::Fixed, shape: Shape::new([100]) };
+            graph.add_tensor(name, ty, TensorKind::State)
+        };
+        let sums: Vec<TensorId> = (0..gradients.len()).map(|i| state(&mut graph, format!("g{i}"))).collect();
+        for (i, &g) in gradients.iter().enumerate() {
+            let [p, m, v] = ["p", "m", "v"].map(|name| state(&mut graph, format!("{name}{i}")));
+            let mut attrs = Attrs::new().with("clear", Attr::Bool(true));
+            for (name, value) in [("beta1", 0.9), ("beta2", 0.95), ("eps", 1e-8), ("weight_decay", 0.1)] {
+                attrs.set(name, Attr::Float(value));
+            }
+            let operands = vec![p, sums[g], m, v, hyper, counters];
+            let op = ops::find("adamw").expect("the op is in the registry");
+            ops::build::add(&mut graph, op, format!("update{i}"), operands, attrs, Section::Update).expect("it fits");
+        }
+        let capacity = Capacity { slots: 1, context: 1, step_rows: 1, wanted_rows: 1 };
+        let plan = plan::compile(graph, Mode::Train, capacity).expect("a plan");
+        runs(&plan, &kernels(&plan).expect("kernels")).iter().map(|run| run.len()).collect()
+    }
+
+    #[test]
+    fn updates_run_together_unless_they_share_what_they_change() {
+        assert_eq!(runs_of(&[0, 1, 2]), [3]);
+        assert_eq!(runs_of(&[0, 1, 1, 2]), [2, 2]);
+        assert_eq!(runs_of(&[0, 0, 0]), [1, 1, 1]);
+    }
 }

@@ -5,6 +5,7 @@ mod bind;
 mod cores;
 mod high_water;
 mod profile;
+mod run;
 mod session;
 mod trained;
 mod trainer;
@@ -23,6 +24,7 @@ use crate::ops::Kernel;
 use crate::plan::Plan;
 use arena::{BoundNode, LiveRows, NodeOperands, ScratchSlot, Set};
 use profile::Profile;
+use run::{Run, Together};
 use std::ops::Range;
 use workers::{Job, Workers};
 
@@ -45,6 +47,8 @@ pub struct Executor<'w> {
     kernels: Vec<Box<dyn Kernel>>,
     /// (node, phase of the node), in execution order.
     phases: Vec<(u32, u32)>,
+    /// For each phase what runs together with it.
+    together: Vec<Together>,
     rows: LiveRows,
     scratch: Vec<ScratchSlot>,
     workers: Workers,
@@ -63,7 +67,8 @@ impl<'w> Executor<'w> {
         bind::clear_persistent(plan, &mut arena);
         let nodes = bind::nodes(plan, &arena, param)?;
         let kernels = bind::kernels(plan)?;
-        let phases = (0u32..).zip(&kernels).flat_map(|(n, k)| (0..k.phases() as u32).map(move |p| (n, p))).collect();
+        let phases: Vec<(u32, u32)> =
+            (0u32..).zip(&kernels).flat_map(|(n, k)| (0..k.phases() as u32).map(move |p| (n, p))).collect();
         let start = plan.totals.persistent + plan.totals.transient;
         let size = plan.totals.scratch_per_worker;
         let scratch = (0..threads as u64)
@@ -72,7 +77,14 @@ impl<'w> Executor<'w> {
         let workers = Workers::new(threads)
             .map_err(|e| Error::Request(format!("cannot start {threads} threads: {e}; lower --threads")))?;
         let rows = bind::row_sets(plan);
-        Ok(Executor { plan, arena, nodes, kernels, phases, rows, scratch, workers, isa: Isa::current(), profile: None })
+        let isa = Isa::current();
+        let together = Together::alone(phases.len());
+        let mut executor =
+            Executor { plan, arena, nodes, kernels, phases, together, rows, scratch, workers, isa, profile: None };
+        for run in bind::runs(plan, &executor.kernels) {
+            executor.join(run);
+        }
+        Ok(executor)
     }
 
     /// The plan.
@@ -195,66 +207,29 @@ impl<'w> Executor<'w> {
         (buffer.offset, buffer.size as usize / size_of::<T>())
     }
 
+    /// Lets the nodes of `run`, of one phase each, run together.
+    fn join(&mut self, run: Range<usize>) {
+        if run.len() < 2 {
+            return;
+        }
+        let first = self.phases.partition_point(|&(n, _)| (n as usize) < run.start);
+        let phases = first..first + run.len();
+        let mut start = 0;
+        for (node, phase) in run.zip(phases.clone()) {
+            let end = start + self.kernels[node].tiles(&self.operands(node, 0), 0);
+            self.together[phase] = Together { phases: phases.clone(), tiles: start..end };
+            start = end;
+        }
+    }
+
     fn operands(&self, node: usize, worker: usize) -> NodeOperands<'_, 'w> {
         NodeOperands {
             node: &self.nodes[node],
             rows: &self.rows,
             context: self.plan.capacity.context,
+            workers: self.workers.count(),
             isa: self.isa,
             scratch: self.scratch[worker],
-        }
-    }
-}
-
-/// Phases after a phase among which the next weights are looked for: between two products lie attention and the preparation of rows.
-const PHASES_AHEAD: usize = 4;
-/// Rows of a step up to which reading weights takes longer than the arithmetic.
-const FEW_ROWS: usize = 4;
-/// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.
-const SOON_BYTES: usize = 256 << 10;
-
-/// Some of an executor's phases, as the workers see them.
-struct Run<'a, 'w> {
-    exec: &'a Executor<'w>,
-    first: usize,
-    count: usize,
-}
-
-impl Job for Run<'_, '_> {
-    fn phases(&self) -> usize {
-        self.count
-    }
-
-    fn tiles(&self, phase: usize) -> usize {
-        let (node, phase) = self.exec.phases[self.first + phase];
-        self.exec.kernels[node as usize].tiles(&self.exec.operands(node as usize, 0), phase as usize)
-    }
-
-    fn run(&self, phase: usize, tiles: Range<usize>, worker: usize) {
-        let (node, phase) = self.exec.phases[self.first + phase];
-        self.exec.kernels[node as usize].run_tiles(&self.exec.operands(node as usize, worker), phase as usize, tiles);
-    }
-
-    /// A step of few rows has phases of microseconds, in which claims take a part of the time.
-    fn claims(&self) -> usize {
-        if self.exec.rows.new.len() <= FEW_ROWS { 2 } else { workers::CLAIMS }
-    }
-
-    /// The weights of the next phase that has some; after the last, those of the first, as the next call is probably alike.
-    fn soon(&self, phase: usize, worker: usize) -> Range<*const u8> {
-        let weights = |ahead| {
-            let (node, phase) = self.exec.phases[self.first + (phase + ahead) % self.count];
-            let (kernel, o) = (&self.exec.kernels[node as usize], self.exec.operands(node as usize, worker));
-            let first = workers::run_start(kernel.tiles(&o, phase as usize), worker, self.exec.threads());
-            let weights = kernel.weights_from(&o, phase as usize, first);
-            weights[..weights.len().min(SOON_BYTES)].as_ptr_range()
-        };
-        (1..=PHASES_AHEAD).map(weights).find(|w| w.start < w.end).unwrap_or(workers::NOTHING)
-    }
-
-    fn phase_done(&self, phase: usize) {
-        if let Some(profile) = &self.exec.profile {
-            profile.add(self.exec.phases[self.first + phase].0 as usize);
         }
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Profile {
     events: Mutex<Vec<PhaseTime>>,
 }
 
-/// What a node took.
+/// What a node took; of nodes that run together the first has the time of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeTime {
     /// Index of the node in the plan's graph.

@@ -10,6 +10,7 @@
 
 use super::cores::{self, Place};
 use crate::kernels::linear::prefetch_line;
+pub use crate::ops::run_start;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -72,11 +73,6 @@ fn claim(run: &AtomicU64, claims: usize) -> Option<Range<usize>> {
             Err(newer) => now = newer,
         }
     }
-}
-
-/// The first tile of run `run` of `runs` runs of a phase of `tiles` tiles.
-pub fn run_start(tiles: usize, run: usize, runs: usize) -> usize {
-    run * tiles / runs
 }
 
 #[repr(align(128))]

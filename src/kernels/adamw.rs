@@ -4,8 +4,8 @@
 
 use super::isa::Isa;
 use super::philox::Philox;
-use super::reduce::row_sums;
-use super::vector::map::{self, LaneFn, Write};
+use super::reduce::row_sums_ahead;
+use super::vector::map::{self, LaneFn, STREAM_AHEAD, Write};
 use super::vector::{Kernel, Simd, dispatch};
 
 /// Elements whose squares are summed in f32 lanes before they are added up in f64. Tiles of work are multiples of it.
@@ -104,7 +104,7 @@ pub fn adamw(isa: Isa, constants: &AdamW, p: &mut [f32], g: &[f32], m: &mut [f32
     let (p, m, v) = (p.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
     let outputs = [p, m, v].map(|o| (o, Write::Overwrite));
     // SAFETY: slices of n elements; inputs that overlap outputs are the same slice.
-    unsafe { map::map::<_, 4, 3>(isa, constants, [p.cast_const(), g.as_ptr(), m, v], outputs, n) }
+    unsafe { map::stream::<_, 4, 3>(isa, constants, [p.cast_const(), g.as_ptr(), m, v], outputs, n) }
 }
 
 /// As [`adamw`], and sets the gradient to zero on the way.
@@ -117,7 +117,7 @@ pub fn adamw_and_clear(isa: Isa, constants: &AdamW, p: &mut [f32], g: &mut [f32]
     let (p, g, m, v) = (p.as_mut_ptr(), g.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
     let outputs = [p, m, v, g].map(|o| (o, Write::Overwrite));
     // SAFETY: slices of n elements; inputs that overlap outputs are the same slice.
-    unsafe { map::map::<_, 4, 4>(isa, constants, [p.cast_const(), g, m, v], outputs, n) }
+    unsafe { map::stream::<_, 4, 4>(isa, constants, [p.cast_const(), g, m, v], outputs, n) }
 }
 
 /// Elements that [`adamw_bf16`] widens at a time.
@@ -221,7 +221,8 @@ impl Kernel for SquareSum<'_> {
         let mut total = 0.0;
         for block in self.0.chunks(SQUARE_BLOCK) {
             // SAFETY: the pointer and length are the block's.
-            let [sum] = unsafe { row_sums(s, &Squares, [block.as_ptr()], block.len()) };
+            let [sum] =
+                unsafe { row_sums_ahead::<S, _, 1, 1, STREAM_AHEAD>(s, &Squares, [block.as_ptr()], block.len()) };
             total += f64::from(sum);
         }
         total

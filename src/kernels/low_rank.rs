@@ -41,8 +41,11 @@ impl Project<'_> {
         let mut sums = [[s.splat(0.0); J]; R];
         let mut x = [std::ptr::null(); R];
         let mut a = [std::ptr::null(); J];
+        // Rows of a few KB are too short for a CPU to foresee the next ones.
+        let mut next = [std::ptr::null(); R];
         for r in 0..R {
             x[r] = self.x.row_ptr(row + r);
+            next[r] = self.x.row_ptr((row + R + r).min(self.x.rows() - 1));
         }
         for j in 0..J {
             a[j] = self.a.row_ptr(thin + j);
@@ -53,6 +56,7 @@ impl Project<'_> {
             while i + S::LANES <= k {
                 let mut v = [s.splat(0.0); R];
                 for r in 0..R {
+                    s.prefetch(next[r].wrapping_add(i));
                     v[r] = s.load(x[r].add(i));
                 }
                 for j in 0..J {

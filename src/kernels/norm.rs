@@ -6,7 +6,7 @@
 
 use super::isa::Isa;
 use super::reduce::row_sums;
-use super::vector::map::LaneFn;
+use super::vector::map::{LaneFn, STREAM_AHEAD};
 use super::vector::{Kernel, Simd, dispatch};
 use super::view::{InOut, View, ViewMut};
 
@@ -42,6 +42,8 @@ struct NormRow<'a, const CENTRED: bool> {
     weight: &'a [f32],
     bias: Option<&'a [f32]>,
     eps: f32,
+    /// Whether it is one of several rows, of which later ones are fetched.
+    several: bool,
 }
 
 impl<const CENTRED: bool> Kernel for NormRow<'_, CENTRED> {
@@ -62,6 +64,10 @@ impl<const CENTRED: bool> Kernel for NormRow<'_, CENTRED> {
             while i < n {
                 let lanes = S::LANES.min(n - i);
                 let full = lanes == S::LANES;
+                if self.several {
+                    s.prefetch(self.x.wrapping_add(i + STREAM_AHEAD));
+                    s.prefetch(self.out.wrapping_add(i + STREAM_AHEAD));
+                }
                 let (x, w) = if full {
                     (s.load(self.x.add(i)), s.load(weight.add(i)))
                 } else {
@@ -125,7 +131,8 @@ unsafe fn norm<const CENTRED: bool>(
     assert!(p.bias.is_none_or(|b| b.len() == p.weight.len()), "norm bias and weight differ in length");
     for row in 0..count {
         let (x, out) = rows.pair(row);
-        let kernel = NormRow::<CENTRED> { x, out, weight: p.weight, bias: p.bias, eps: p.eps };
+        let (weight, bias) = (p.weight, p.bias);
+        let kernel = NormRow::<CENTRED> { x, out, weight, bias, eps: p.eps, several: count > 1 };
         let (mean, scale) = dispatch(isa, kernel);
         if let Some(statistics) = statistics.as_deref_mut() {
             let saved = statistics.row_mut(row);

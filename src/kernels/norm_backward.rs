@@ -6,7 +6,7 @@
 
 use super::isa::Isa;
 use super::norm::{LAYER_NORM_STATISTICS, RMS_NORM_STATISTICS};
-use super::reduce::{ColumnTerms, column_sums_of, row_sums};
+use super::reduce::{ColumnTerms, row_sums, tile_sums_of};
 use super::vector::map::{self, LaneFn, Write};
 use super::vector::{Kernel, Simd, dispatch};
 use super::view::{InOut, View, ViewMut};
@@ -72,8 +72,11 @@ impl Kernel for RowProjections {
     }
 }
 
+/// One of `rows` rows.
+///
 /// # Safety
 /// `d`, `x` and `out` hold as many elements as `weight`; `out` may be `d`.
+#[expect(clippy::too_many_arguments, reason = "the operands of one row")]
 unsafe fn input_row(
     isa: Isa,
     d: *const f32,
@@ -82,6 +85,7 @@ unsafe fn input_row(
     weight: &[f32],
     out: *mut f32,
     write: Write,
+    rows: usize,
 ) {
     let normalise = Normalise::saved(statistics);
     let (inputs, len) = ([d, x, weight.as_ptr()], weight.len());
@@ -89,7 +93,10 @@ unsafe fn input_row(
     let count = len as f32;
     let mean_g = if statistics.len() == LAYER_NORM_STATISTICS { sum_g / count } else { 0.0 };
     // SAFETY: the caller's contract.
-    unsafe { map::map(isa, &InputGradient { normalise, mean_g, mean_gx: sum_gx / count }, inputs, [(out, write)], len) }
+    unsafe {
+        let gradient = InputGradient { normalise, mean_g, mean_gx: sum_gx / count };
+        map::map_row(isa, &gradient, inputs, [(out, write)], (len, rows));
+    }
 }
 
 fn check(x: &View<f32>, statistics: &View<f32>, width: usize) {
@@ -119,7 +126,16 @@ pub fn norm_backward_input(
     for i in 0..x.rows() {
         // SAFETY: the rows are as wide as the weight.
         unsafe {
-            input_row(isa, d_out.row_ptr(i), x.row_ptr(i), statistics.row(i), weight, d_input.row_ptr(i), write);
+            input_row(
+                isa,
+                d_out.row_ptr(i),
+                x.row_ptr(i),
+                statistics.row(i),
+                weight,
+                d_input.row_ptr(i),
+                write,
+                x.rows(),
+            );
         }
     }
 }
@@ -141,7 +157,7 @@ pub fn norm_backward_input_inplace(
         let p = d.row_ptr(i);
         // SAFETY: the rows are as wide as the weight; the sums are complete before the row is overwritten.
         unsafe {
-            input_row(isa, p.cast_const(), x.row_ptr(i), statistics.row(i), weight, p, Write::Overwrite);
+            input_row(isa, p.cast_const(), x.row_ptr(i), statistics.row(i), weight, p, Write::Overwrite, x.rows());
         }
     }
 }
@@ -167,23 +183,25 @@ impl<const M: usize> ColumnTerms<M> for WeightTerms<'_> {
         terms[0] = s.mul(d, normalised);
         terms
     }
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, row: usize, column: usize) {
+        s.prefetch(self.x.row_ptr(row).wrapping_add(column));
+        s.prefetch(self.d_out.row_ptr(row).wrapping_add(column));
+    }
 }
 
-/// `d_weight` and, for layer norm with a bias, `d_bias`. Tiles split the columns: give `x`, `d_out` and the outputs the same
-/// ones. `first_row` is the absolute number of the views' first row.
+/// `d_weight` and, for layer norm with a bias, `d_bias` of one tile of rows; [`add_tiles`](super::reduce::add_tiles) adds up those of all. Give
+/// `x`, `d_out` and the outputs the same columns.
 ///
 /// # Panics
 /// When a shape does not fit.
-#[expect(clippy::too_many_arguments, reason = "the operands of one node")]
 pub fn norm_backward_weight(
     isa: Isa,
     x: &View<f32>,
     statistics: &View<f32>,
     d_out: &View<f32>,
-    first_row: usize,
     d_weight: &mut [f32],
     d_bias: Option<&mut [f32]>,
-    write: Write,
 ) {
     check(x, statistics, d_weight.len());
     assert!(d_out.rows() == x.rows() && d_out.width() == x.width(), "norm gradient operands of different shapes");
@@ -191,8 +209,8 @@ pub fn norm_backward_weight(
     // SAFETY: the views have these rows, and the columns of the outputs.
     unsafe {
         match d_bias {
-            Some(d_bias) => column_sums_of(isa, &terms, x.rows(), first_row, [d_weight, d_bias], write),
-            None => column_sums_of(isa, &terms, x.rows(), first_row, [d_weight], write),
+            Some(d_bias) => tile_sums_of(isa, &terms, x.rows(), [d_weight, d_bias]),
+            None => tile_sums_of(isa, &terms, x.rows(), [d_weight]),
         }
     }
 }
@@ -215,7 +233,7 @@ mod tests {
         let wide = |v: &[f32]| v.iter().map(|&a| f64::from(a)).collect::<Vec<f64>>();
         for isa in Isa::available() {
             for (width, centred) in [(5, true), (17, false), (40, true), (64, false), (70, true)] {
-                let rows = 70;
+                let rows = 60;
                 let x: Vec<f32> = (0..rows * width).map(|i| ((i * 7) as f32).sin() * 2.0 + 0.3).collect();
                 let d: Vec<f32> = (0..rows * width).map(|i| ((i * 11) as f32).cos()).collect();
                 let weight: Vec<f32> = (0..width).map(|i| 1.0 + 0.5 * (i as f32).sin()).collect();
@@ -235,7 +253,7 @@ mod tests {
                 let mut inplace_view = ViewMut::new(&mut inplace, rows, width, width);
                 norm_backward_input_inplace(isa, &xv, &sv, &weight, &mut inplace_view);
                 let (mut dw, mut db) = (vec![f32::NAN; width], vec![f32::NAN; width]);
-                norm_backward_weight(isa, &xv, &sv, &dv, 0, &mut dw, Some(&mut db), Write::Overwrite);
+                norm_backward_weight(isa, &xv, &sv, &dv, &mut dw, Some(&mut db));
 
                 let (weight_d, mut want_w, mut want_b) = (wide(&weight), vec![0.0; width], vec![0.0; width]);
                 for r in 0..rows {

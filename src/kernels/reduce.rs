@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "several arrays of lanes run in step")]
 
+use super::elementwise::add_slices;
 use super::isa::Isa;
 use super::vector::map::{LaneFn, Write};
 use super::vector::{Kernel, Simd, dispatch};
@@ -26,6 +27,21 @@ pub unsafe fn row_sums<S: Simd, F: LaneFn<N, M>, const N: usize, const M: usize>
     inputs: [*const f32; N],
     len: usize,
 ) -> [f32; M] {
+    // SAFETY: the caller's contract.
+    unsafe { row_sums_ahead::<S, F, N, M, 0>(s, terms, inputs, len) }
+}
+
+/// As [`row_sums`], fetching each input `AHEAD` elements ahead where that is not 0.
+///
+/// # Safety
+/// As [`row_sums`].
+#[inline(always)]
+pub unsafe fn row_sums_ahead<S: Simd, F: LaneFn<N, M>, const N: usize, const M: usize, const AHEAD: usize>(
+    s: S,
+    terms: &F,
+    inputs: [*const f32; N],
+    len: usize,
+) -> [f32; M] {
     let zero = s.splat(0.0);
     let mut sums = [[zero; M]; 4];
     let mut x = [zero; N];
@@ -35,6 +51,9 @@ pub unsafe fn row_sums<S: Simd, F: LaneFn<N, M>, const N: usize, const M: usize>
         while i + 4 * S::LANES <= len {
             for (k, sum) in sums.iter_mut().enumerate() {
                 for n in 0..N {
+                    if AHEAD > 0 {
+                        s.prefetch(inputs[n].wrapping_add(i + k * S::LANES + AHEAD));
+                    }
                     x[n] = s.load(inputs[n].add(i + k * S::LANES));
                 }
                 let t = terms.apply(s, x);
@@ -63,76 +82,67 @@ pub unsafe fn row_sums<S: Simd, F: LaneFn<N, M>, const N: usize, const M: usize>
     out
 }
 
-/// What [`column_sums_of`] adds up: `M` terms from row `row` of its operands, for each column.
+/// What [`tile_sums_of`] adds up: `M` terms from row `row` of its operands, for each column.
 pub(super) trait ColumnTerms<const M: usize> {
     /// The terms of `count` ≤ LANES columns from `column` on. Implement with `#[inline(always)]`.
     /// # Safety
     /// `row` and the columns are inside the operands.
     unsafe fn terms<S: Simd>(&self, s: S, row: usize, column: usize, count: usize) -> [S::V; M];
+    /// Asks for what the terms of a row of the operands are made of, from a column on. Implement with `#[inline(always)]`.
+    fn prefetch<S: Simd>(&self, s: S, row: usize, column: usize);
 }
 
-struct ColumnSums<'a, T, const M: usize> {
+/// Rows from one whose terms are added to one whose operands are fetched meanwhile.
+const ROWS_AHEAD: usize = 8;
+
+struct TileSums<'a, T, const M: usize> {
     terms: &'a T,
     rows: usize,
-    first_row: usize,
     width: usize,
     outputs: [*mut f32; M],
-    write: Write,
 }
 
-impl<T: ColumnTerms<M>, const M: usize> ColumnSums<'_, T, M> {
-    /// `VECTORS` vectors of columns from `column` on, of which the last holds `count` columns.
+impl<T: ColumnTerms<M>, const M: usize> TileSums<'_, T, M> {
+    /// `V` vectors of columns from `column` on, the last of which holds `count` columns.
     #[inline(always)]
-    unsafe fn block<S: Simd, const VECTORS: usize>(&self, s: S, column: usize, count: usize) {
-        let zero = s.splat(0.0);
-        let mut total = [[zero; M]; VECTORS];
-        // SAFETY: the caller keeps the columns inside the width, and rows run below `self.rows`.
+    unsafe fn block<S: Simd, const V: usize>(&self, s: S, column: usize, count: usize) {
+        let mut sums = [[s.splat(0.0); M]; V];
+        // SAFETY: the caller keeps the columns inside the width; rows are below `rows`.
         unsafe {
-            if self.write == Write::Add {
-                for (v, total) in total.iter_mut().enumerate() {
+            for row in 0..self.rows {
+                for v in 0..V {
+                    let at = column + v * S::LANES;
+                    if row + ROWS_AHEAD < self.rows {
+                        self.terms.prefetch(s, row + ROWS_AHEAD, at);
+                    }
+                    let t = self.terms.terms(s, row, at, if v + 1 < V { S::LANES } else { count });
                     for m in 0..M {
-                        total[m] = s.load_partial(self.outputs[m].add(column + v * S::LANES).cast_const(), count);
+                        sums[v][m] = s.add(sums[v][m], t[m]);
                     }
                 }
             }
-            let mut row = 0;
-            while row < self.rows {
-                let end = (row + ROW_TILE - (self.first_row + row) % ROW_TILE).min(self.rows);
-                let mut tile = [[zero; M]; VECTORS];
-                while row < end {
-                    for (v, tile) in tile.iter_mut().enumerate() {
-                        let t = self.terms.terms(s, row, column + v * S::LANES, count);
-                        for m in 0..M {
-                            tile[m] = s.add(tile[m], t[m]);
-                        }
-                    }
-                    row += 1;
-                }
-                for v in 0..VECTORS {
-                    for m in 0..M {
-                        total[v][m] = s.add(total[v][m], tile[v][m]);
-                    }
-                }
-            }
-            for (v, total) in total.iter().enumerate() {
+            for v in 0..V {
+                let lanes = if v + 1 < V { S::LANES } else { count };
                 for m in 0..M {
-                    s.store_partial(self.outputs[m].add(column + v * S::LANES), total[m], count);
+                    s.store_partial(self.outputs[m].add(column + v * S::LANES), sums[v][m], lanes);
                 }
             }
         }
     }
-}
 
-impl<T: ColumnTerms<M>, const M: usize> Kernel for ColumnSums<'_, T, M> {
-    type Output = ();
+    /// All columns, `V` vectors at a time while there are as many.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    unsafe fn columns<S: Simd, const V: usize>(&self, s: S) {
         let mut column = 0;
-        // SAFETY: every block ends at or before `width`.
+        // SAFETY: every block ends at or before the width.
         unsafe {
-            while column + 4 * S::LANES <= self.width {
-                self.block::<S, 4>(s, column, S::LANES);
-                column += 4 * S::LANES;
+            while column + V * S::LANES <= self.width {
+                self.block::<S, V>(s, column, S::LANES);
+                column += V * S::LANES;
+            }
+            while column + 2 * S::LANES <= self.width {
+                self.block::<S, 2>(s, column, S::LANES);
+                column += 2 * S::LANES;
             }
             while column < self.width {
                 let count = S::LANES.min(self.width - column);
@@ -143,22 +153,30 @@ impl<T: ColumnTerms<M>, const M: usize> Kernel for ColumnSums<'_, T, M> {
     }
 }
 
-/// Sums terms over rows, for each column, into `outputs` of equal length.
+impl<T: ColumnTerms<M>, const M: usize> Kernel for TileSums<'_, T, M> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `tile_sums_of` promises rows and columns. Eight sums fit the registers of every instruction set.
+        unsafe { if M == 1 { self.columns::<S, 8>(s) } else { self.columns::<S, 4>(s) } }
+    }
+}
+
+/// Sums terms over the rows of one tile of [`ROW_TILE`] rows, for each column, into `outputs` of equal length.
 ///
 /// # Safety
 /// Rows below `rows` and columns below the outputs' length are inside the operands of `terms`.
-pub(super) unsafe fn column_sums_of<T: ColumnTerms<M>, const M: usize>(
+pub(super) unsafe fn tile_sums_of<T: ColumnTerms<M>, const M: usize>(
     isa: Isa,
     terms: &T,
     rows: usize,
-    first_row: usize,
     outputs: [&mut [f32]; M],
-    write: Write,
 ) {
     let width = outputs[0].len();
     assert!(outputs.iter().all(|o| o.len() == width), "column sums of different widths");
+    assert!(0 < rows && rows <= ROW_TILE, "a tile of {rows} rows");
     let outputs = outputs.map(<[f32]>::as_mut_ptr);
-    dispatch(isa, ColumnSums { terms, rows, first_row, width, outputs, write });
+    dispatch(isa, TileSums { terms, rows, width, outputs });
 }
 
 struct Plain<'a>(&'a View<'a, f32>);
@@ -168,16 +186,34 @@ impl ColumnTerms<1> for Plain<'_> {
         // SAFETY: the caller's contract: inside the view.
         unsafe { [s.load_partial(self.0.row_ptr(row).add(column), count)] }
     }
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, row: usize, column: usize) {
+        s.prefetch(self.0.row_ptr(row).wrapping_add(column));
+    }
 }
 
-/// `out[j] = Σ_rows x[row][j]`: bias gradients. `first_row` is the absolute number of the view's first row.
+/// `out[j] = Σ_rows x[row][j]` over the rows of one tile: parts of bias gradients, which [`add_tiles`] adds up.
+///
+/// # Panics
+/// When `out` is not as wide as the view, or the view is no tile of [`ROW_TILE`] rows or less.
+pub fn tile_sums(isa: Isa, x: &View<f32>, out: &mut [f32]) {
+    assert!(out.len() == x.width(), "column sums of width {} into {}", x.width(), out.len());
+    // SAFETY: the terms read the view's own rows and columns.
+    unsafe { tile_sums_of(isa, &Plain(x), x.rows(), [out]) }
+}
+
+/// Adds the sums of tiles, a row of `tiles` each, in ascending order: to `out`, or to nothing.
 ///
 /// # Panics
 /// When `out` is not as wide as the view.
-pub fn column_sums(isa: Isa, x: &View<f32>, first_row: usize, out: &mut [f32], write: Write) {
-    assert!(out.len() == x.width(), "column sums of width {} into {}", x.width(), out.len());
-    // SAFETY: the terms read the view's own rows and columns.
-    unsafe { column_sums_of(isa, &Plain(x), x.rows(), first_row, [out], write) }
+pub fn add_tiles(isa: Isa, tiles: &View<f32>, out: &mut [f32], write: Write) {
+    assert!(out.len() == tiles.width(), "sums of width {} into {}", tiles.width(), out.len());
+    if write == Write::Overwrite {
+        out.fill(0.0);
+    }
+    for tile in 0..tiles.rows() {
+        add_slices(isa, out, tiles.row(tile));
+    }
 }
 
 /// Sum in f64 of per-row values, such as losses: tiles of [`ROW_TILE`] absolute rows in ascending order, added to `total`.
@@ -199,23 +235,32 @@ mod tests {
 
     #[test]
     fn column_sums_match_and_do_not_depend_on_the_split() {
+        let (rows, tiles) = (200usize, 200usize.div_ceil(ROW_TILE));
         for isa in Isa::available() {
             for width in [1, 5, 16, 63, 64, 100] {
-                let (rows, stride) = (200, width + 2);
+                let stride = width + 2;
                 let x: Vec<f32> = (0..rows * stride + 1).map(|i| ((i * 37) as f32).sin()).collect();
+                let sums = |first: usize, columns: usize, out: &mut [f32], existing: Write| {
+                    let mut parts = vec![f32::NAN; tiles * columns];
+                    for (tile, part) in parts.chunks_exact_mut(columns).enumerate() {
+                        let start = tile * ROW_TILE;
+                        let here = &x[1 + start * stride + first..];
+                        tile_sums(isa, &View::new(here, ROW_TILE.min(rows - start), stride, columns), part);
+                    }
+                    add_tiles(isa, &View::new(&parts, tiles, columns, columns), out, existing);
+                };
                 let mut whole = vec![f32::NAN; width];
-                column_sums(isa, &View::new(&x[1..], rows, stride, width), 0, &mut whole, Write::Overwrite);
+                sums(0, width, &mut whole, Write::Overwrite);
                 for j in 0..width {
                     let want: f64 = (0..rows).map(|r| f64::from(x[1 + r * stride + j])).sum();
                     assert!((f64::from(whole[j]) - want).abs() < 1e-4, "{isa:?} width {width} column {j}");
                 }
-                let mut parts = vec![f32::NAN; width];
+                let mut parts = vec![0.0; width];
                 let (head, tail) = parts.split_at_mut(width / 3);
-                for (first, columns, out) in [(0, width / 3, head), (width / 3, width - width / 3, tail)] {
-                    let part = |r: usize, n| View::new(&x[1 + r * stride + first..], n, stride, columns);
-                    column_sums(isa, &part(0, 128), 0, out, Write::Overwrite);
-                    column_sums(isa, &part(128, 72), 128, out, Write::Add);
+                if width >= 3 {
+                    sums(0, width / 3, head, Write::Overwrite);
                 }
+                sums(width / 3, width - width / 3, tail, Write::Add);
                 assert_eq!(parts, whole, "{isa:?} width {width}");
             }
         }

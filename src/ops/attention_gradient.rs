@@ -1,11 +1,15 @@
 //! `causal_attention.d_inputs(d_out, q, k, v, out, log_sum_exp)`: gradients of q, k and v; see [`super::causal_attention`].
 //!
-//! One unit of work is a key-value head of one sequence with its query heads; probabilities are recomputed tile by tile.
+//! One unit of work is a key-value head of one sequence with its query heads; probabilities are recomputed tile by tile. Units that are left when
+//! every worker has had as many are split, which gives the same bits: three heads are then shared by two workers.
 
 use super::causal_attention::Heads;
+use super::tiling::run_start;
 use super::{Capacity, Cost, Kernel, Op, Operands, RowDep, Scratch, Signature, rule};
 use crate::graph::Attrs;
-use crate::kernels::attention::{AttentionPart, AttentionSaved, attention_backward, attention_backward_scratch};
+use crate::kernels::attention::{
+    AttentionPart, AttentionSaved, KEY_TILE, attention_backward, attention_backward_scratch,
+};
 use crate::tensor::TensorType;
 
 /// Gradients of attention.
@@ -48,20 +52,94 @@ struct GradientKernel {
     heads: Heads,
 }
 
+/// Work of a unit in one piece, and in parts, whose probabilities are computed twice: products of a block and a tile.
+const WHOLE: usize = 5;
+const IN_PARTS: usize = 7;
+
+/// How the units of a phase are shared: each worker's run of tiles begins with whole units, and the parts of those that are left follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    workers: usize,
+    /// Whole units of each run; all of them in one run when none is split.
+    whole: usize,
+    tiles: usize,
+}
+
+/// What a tile computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    /// All of this unit.
+    Unit(usize),
+    /// This part of all parts of the units that are split.
+    Part(usize),
+}
+
+impl Shares {
+    /// Of units that each have `parts` parts.
+    fn new(units: usize, parts: usize, workers: usize) -> Self {
+        let (whole, left) = (units / workers, units % workers);
+        if left == 0 || IN_PARTS * left >= WHOLE * workers {
+            return Shares { workers: 1, whole: units, tiles: units };
+        }
+        Shares { workers, whole, tiles: whole * workers + left * parts }
+    }
+
+    fn piece(&self, tile: usize) -> Piece {
+        let start = |run: usize| run_start(self.tiles, run, self.workers);
+        let run = (0..self.workers).rposition(|run| start(run) <= tile).expect("the first run starts at 0");
+        let within = tile - start(run);
+        if within < self.whole {
+            Piece::Unit(run * self.whole + within)
+        } else {
+            Piece::Part(tile - (run + 1) * self.whole)
+        }
+    }
+}
+
+impl GradientKernel {
+    fn units(&self, o: &dyn Operands) -> usize {
+        o.rows().segments().len() * self.heads.kv_heads
+    }
+
+    /// Blocks of queries, as many as tiles of keys, of the longest sequence.
+    fn blocks(o: &dyn Operands) -> usize {
+        o.rows().segments().iter().map(|s| s.count.div_ceil(KEY_TILE)).max().unwrap_or(0)
+    }
+
+    fn shares(&self, o: &dyn Operands) -> Shares {
+        Shares::new(self.units(o), 2 * Self::blocks(o), o.workers())
+    }
+}
+
 impl Kernel for GradientKernel {
     fn scratch(&self, _capacity: &Capacity) -> Scratch {
         Scratch { shared: 0, per_worker: 4 * attention_backward_scratch(self.heads.head_dim) }
     }
 
     fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        o.rows().segments().len() * self.heads.kv_heads
+        self.shares(o).tiles
     }
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let Heads { kv_heads, head_dim: d, .. } = self.heads;
-        let (segment, kv) = (o.rows().segments()[tile / kv_heads], tile % kv_heads);
+        let shares = self.shares(o);
+        let (unit, part) = match shares.piece(tile) {
+            Piece::Unit(unit) => (unit, AttentionPart::All),
+            Piece::Part(number) => {
+                let blocks = Self::blocks(o);
+                let (unit, number) = (shares.workers * shares.whole + number / (2 * blocks), number % (2 * blocks));
+                (
+                    unit,
+                    if number < blocks { AttentionPart::Keys(number) } else { AttentionPart::Queries(number - blocks) },
+                )
+            }
+        };
+        let (segment, kv) = (o.rows().segments()[unit / kv_heads], unit % kv_heads);
         debug_assert!(segment.first_row == 0, "gradients of attention need whole sequences");
         let rows = segment.start..segment.start + segment.count;
+        if matches!(part, AttentionPart::Keys(n) | AttentionPart::Queries(n) if n * KEY_TILE >= rows.len()) {
+            return;
+        }
         let group = self.heads.group();
         let heads = kv * group..(kv + 1) * group;
         let queries = heads.start * d..heads.end * d;
@@ -75,11 +153,41 @@ impl Kernel for GradientKernel {
             d_out: cut(0, queries.start, queries.len()),
             scale: 1.0 / (d as f32).sqrt(),
         };
+        // Parts of a unit write different rows of these.
         let mut d_q = o.output(0, rows.clone(), queries);
         let mut d_keys = o.output(1, rows.clone(), kv * d..(kv + 1) * d);
         let mut d_values = o.output(2, rows, kv * d..(kv + 1) * d);
         let mut scratch = o.scratch();
-        let (part, scratch) = (AttentionPart::All, scratch.row_mut(0));
-        attention_backward(o.isa(), &saved, part, &mut d_q, &mut d_keys, &mut d_values, scratch);
+        attention_backward(o.isa(), &saved, part, &mut d_q, &mut d_keys, &mut d_values, scratch.row_mut(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_is_computed_once() {
+        for (units, parts, workers) in [(3, 16, 2), (3, 2, 1), (6, 4, 2), (5, 8, 4), (7, 4, 4), (1, 16, 2), (1, 16, 1)]
+        {
+            let shares = Shares::new(units, parts, workers);
+            let pieces: Vec<Piece> = (0..shares.tiles).map(|tile| shares.piece(tile)).collect();
+            let whole: Vec<usize> =
+                pieces.iter().filter_map(|p| if let Piece::Unit(u) = p { Some(*u) } else { None }).collect();
+            let split: Vec<usize> =
+                pieces.iter().filter_map(|p| if let Piece::Part(n) = p { Some(*n) } else { None }).collect();
+            assert!(whole.iter().copied().eq(0..whole.len()), "{units} units on {workers}: {pieces:?}");
+            assert!(
+                split.iter().copied().eq(0..(units - whole.len()) * parts),
+                "{units} units on {workers}: {pieces:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn units_are_split_where_the_rest_is_less_than_it_costs() {
+        assert_eq!(Shares::new(3, 16, 2), Shares { workers: 2, whole: 1, tiles: 18 });
+        assert_eq!(Shares::new(4, 16, 2).tiles, 4);
+        assert_eq!(Shares::new(3, 16, 4).tiles, 3, "three of four workers take whole units as fast");
     }
 }

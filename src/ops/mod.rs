@@ -38,6 +38,7 @@ pub use build::{Call, GradBuilder};
 pub use cross_entropy_head::head_chunk_rows;
 use norm::NormKind;
 pub use run::{Capacity, HalfRows, KeptRows, Kernel, Operands, RowSet, Scratch, Segment, Weight};
+pub use tiling::run_start;
 
 /// Rows of the fixed tiles in which reductions over rows run; chunks and micro-batches are multiples of it.
 pub const ROW_TILE: usize = crate::kernels::reduce::ROW_TILE;

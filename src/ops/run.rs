@@ -149,6 +149,8 @@ pub trait Operands: Sync {
     fn rows(&self) -> &RowSet;
     /// Rows that a kept tensor holds per slot.
     fn context(&self) -> usize;
+    /// How many workers share the tiles of a phase. Results must not depend on it.
+    fn workers(&self) -> usize;
     /// A per-row operand: one view row per live row.
     fn input(&self, operand: usize) -> View<'_, f32>;
     /// A per-row integer operand (tokens, targets).

@@ -14,6 +14,7 @@ pub(in crate::exec) struct NodeOperands<'a, 'w> {
     pub node: &'a BoundNode<'w>,
     pub rows: &'a LiveRows,
     pub context: usize,
+    pub workers: usize,
     pub isa: Isa,
     pub scratch: ScratchSlot,
 }
@@ -84,6 +85,10 @@ impl Operands for NodeOperands<'_, '_> {
 
     fn context(&self) -> usize {
         self.context
+    }
+
+    fn workers(&self) -> usize {
+        self.workers
     }
 
     fn input(&self, operand: usize) -> View<'_, f32> {

@@ -23,11 +23,18 @@ pub trait LaneFn<const N: usize, const M: usize> {
     fn apply<S: Simd>(&self, s: S, x: [S::V; N]) -> [S::V; M];
 }
 
+/// Elements of a cache line.
+const LINE: usize = 16;
+
 struct Map<'a, F, const N: usize, const M: usize> {
     function: &'a F,
     inputs: [*const f32; N],
     outputs: [(*mut f32, Write); M],
     len: usize,
+    /// Elements from one that is read to one of the same input that is fetched meanwhile; 0 fetches none.
+    ahead: usize,
+    /// Whether no output is an input, so that outputs are fetched too: a store waits for its line as a load does.
+    apart: bool,
 }
 
 impl<F: LaneFn<N, M>, const N: usize, const M: usize> Kernel for Map<'_, F, N, M> {
@@ -38,6 +45,16 @@ impl<F: LaneFn<N, M>, const N: usize, const M: usize> Kernel for Map<'_, F, N, M
         // SAFETY: `map` promises `len` elements at each pointer, and i + count ≤ len.
         unsafe {
             while i + S::LANES <= self.len {
+                if self.ahead > 0 && i % LINE == 0 {
+                    for k in 0..N {
+                        s.prefetch(self.inputs[k].wrapping_add(i + self.ahead));
+                    }
+                    if self.apart {
+                        for k in 0..M {
+                            s.prefetch(self.outputs[k].0.wrapping_add(i + self.ahead));
+                        }
+                    }
+                }
                 let mut x = [s.splat(0.0); N];
                 for k in 0..N {
                     x[k] = s.load(self.inputs[k].add(i));
@@ -80,7 +97,42 @@ pub unsafe fn map<F: LaneFn<N, M>, const N: usize, const M: usize>(
     outputs: [(*mut f32, Write); M],
     len: usize,
 ) {
-    dispatch(isa, Map { function, inputs, outputs, len });
+    dispatch(isa, Map { function, inputs, outputs, len, ahead: 0, apart: false });
+}
+
+/// As [`map`], on one of `rows` rows: where there are several, each array is likely to be long.
+///
+/// # Safety
+/// As [`map`].
+#[inline]
+pub unsafe fn map_row<F: LaneFn<N, M>, const N: usize, const M: usize>(
+    isa: Isa,
+    function: &F,
+    inputs: [*const f32; N],
+    outputs: [(*mut f32, Write); M],
+    (len, rows): (usize, usize),
+) {
+    let ahead = if rows > 1 { STREAM_AHEAD } else { 0 };
+    let apart = outputs.iter().all(|o| !inputs.contains(&o.0.cast_const()));
+    dispatch(isa, Map { function, inputs, outputs, len, ahead, apart });
+}
+
+/// Elements that are fetched ahead of arrays from memory: half a page of 4 KB, at whose end hardware prefetching stops and starts anew.
+pub const STREAM_AHEAD: usize = 512;
+
+/// As [`map`], for arrays that come from memory and not from a cache.
+///
+/// # Safety
+/// As [`map`].
+#[inline]
+pub unsafe fn stream<F: LaneFn<N, M>, const N: usize, const M: usize>(
+    isa: Isa,
+    function: &F,
+    inputs: [*const f32; N],
+    outputs: [(*mut f32, Write); M],
+    len: usize,
+) {
+    dispatch(isa, Map { function, inputs, outputs, len, ahead: STREAM_AHEAD, apart: false });
 }
 
 /// Replaces each element of `x` by the function of it.
@@ -117,7 +169,7 @@ pub fn rows<F: LaneFn<N, 1>, const N: usize>(
     assert!(x.iter().all(|x| x.rows() == out.rows() && x.width() == width), "elementwise operands of different shapes");
     for i in 0..out.rows() {
         // SAFETY: views of the same width; an overwritten operand comes as `InOut`, so these are disjoint.
-        unsafe { map(isa, function, x.map(|x| x.row_ptr(i)), [(out.row_ptr(i), write)], width) }
+        unsafe { map_row(isa, function, x.map(|x| x.row_ptr(i)), [(out.row_ptr(i), write)], (width, out.rows())) }
     }
 }
 
@@ -137,7 +189,9 @@ pub fn rows_inplace2<F: LaneFn<2, 1>>(isa: Isa, function: &F, io: &mut InOut<f32
     for i in 0..io.rows() {
         let p = io.row_ptr(i);
         // SAFETY: rows of the same width; the first input is the output, the second is disjoint.
-        unsafe { map(isa, function, [p.cast_const(), x.row_ptr(i)], [(p, Write::Overwrite)], x.width()) }
+        unsafe {
+            map_row(isa, function, [p.cast_const(), x.row_ptr(i)], [(p, Write::Overwrite)], (x.width(), x.rows()));
+        }
     }
 }
 
@@ -159,7 +213,7 @@ pub fn rows_two<F: LaneFn<N, 2>, const N: usize>(
     for i in 0..rows {
         let outputs = [(first.row_ptr(i), write), (second.row_ptr(i), write)];
         // SAFETY: views of the same width, the two exclusive ones disjoint from each other and from the shared ones.
-        unsafe { map(isa, function, x.map(|x| x.row_ptr(i)), outputs, width) }
+        unsafe { map_row(isa, function, x.map(|x| x.row_ptr(i)), outputs, (width, rows)) }
     }
 }
 

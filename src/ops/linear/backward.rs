@@ -5,9 +5,10 @@
 use super::shape;
 use crate::graph::{Attr, Attrs, Layout, TensorId};
 use crate::kernels::gemm::{Gemm, Precision};
-use crate::kernels::reduce::column_sums;
+use crate::kernels::reduce::{add_tiles, tile_sums};
 use crate::kernels::vector::map::Write;
 use crate::ops::product::{self, Finish, Start};
+use crate::ops::tiling::{ADD_COLUMNS, SumTiles};
 use crate::ops::{Capacity, Cost, GradBuilder, Kernel, Op, Operands, RowDep, Scratch, Signature, rule};
 use crate::tensor::TensorType;
 use std::ops::Range;
@@ -322,35 +323,42 @@ impl Op for LinearDBias {
         flops(sig, 0, rows)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(DBiasKernel { form: Form::of(&sig.attrs, &sig.operands, 0)? }))
+        let form = Form::of(&sig.attrs, &sig.operands, 0)?;
+        Ok(Box::new(DBiasKernel { tiles: SumTiles::new(&form.parts), form }))
     }
 }
 
+/// Phase 0 sums tiles of rows, phase 1 adds those up.
 struct DBiasKernel {
     form: Form,
+    tiles: SumTiles,
 }
 
-/// Columns of one tile of bias gradients.
-const BIAS_COLUMNS: usize = 128;
-
 impl Kernel for DBiasKernel {
-    fn tiles(&self, _o: &dyn Operands, _phase: usize) -> usize {
-        self.form.parts.iter().map(|w| w.div_ceil(BIAS_COLUMNS)).sum()
+    fn scratch(&self, capacity: &Capacity) -> Scratch {
+        Scratch { shared: 4 * SumTiles::row_tiles(capacity.step_rows) * self.form.total(), per_worker: 0 }
     }
 
-    fn run(&self, o: &dyn Operands, _phase: usize, mut tile: usize) {
-        for (part, operand) in self.form.d_outs.clone().enumerate() {
-            let (width, first) = (self.form.parts[part], self.form.first_column(part));
-            if tile >= width.div_ceil(BIAS_COLUMNS) {
-                tile -= width.div_ceil(BIAS_COLUMNS);
-                continue;
-            }
-            let columns = tile * BIAS_COLUMNS..((tile + 1) * BIAS_COLUMNS).min(width);
-            let d = o.input(operand).columns(columns.start, columns.len());
-            let mut out = o.fixed_output(0, first + columns.start..first + columns.end);
-            let write = if self.form.existing.is_some() { Write::Add } else { Write::Overwrite };
-            return column_sums(o.isa(), &d, 0, out.row_mut(0), write);
+    fn phases(&self) -> usize {
+        2
+    }
+
+    fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
+        if phase == 0 { self.tiles.count(o.rows().len()) } else { self.form.total().div_ceil(ADD_COLUMNS) }
+    }
+
+    fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
+        let (rows, total) = (o.rows().len(), self.form.total());
+        if phase == 0 {
+            let (row_tile, rows, part, columns) = self.tiles.tile(tile, rows);
+            let d = o.input(self.form.d_outs.start + part).slice_rows(rows).columns(columns.start, columns.len());
+            let first = self.form.first_column(part);
+            let sums = first + columns.start..first + columns.end;
+            return tile_sums(o.isa(), &d, o.shared_block(0, total, row_tile..row_tile + 1, sums).row_mut(0));
         }
-        unreachable!("tile {tile} beyond the bias");
+        let columns = tile * ADD_COLUMNS..((tile + 1) * ADD_COLUMNS).min(total);
+        let sums = o.shared_rows(0, SumTiles::row_tiles(rows), total).columns(columns.start, columns.len());
+        let write = if self.form.existing.is_some() { Write::Add } else { Write::Overwrite };
+        add_tiles(o.isa(), &sums, o.fixed_output(0, columns).row_mut(0), write);
     }
 }

@@ -116,6 +116,7 @@ impl Op for NormDWeight {
         (sig.operands.len() > 3).then_some(3 + output)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(NormDWeightKernel { kind: self.0, accumulate: sig.operands.len() > 3 }))
+        let width = sig.outputs[0].shape.elements();
+        Ok(Box::new(NormDWeightKernel::new(self.0, sig.operands.len() > 3, width)))
     }
 }

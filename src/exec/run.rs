@@ -1,0 +1,106 @@
+//! Some of an executor's phases as a job of the workers, and phases that run as one.
+
+use super::Executor;
+use super::workers::{self, Job};
+use std::ops::Range;
+
+/// Phases that run as one (see [`super::bind::runs`]): their tiles follow each other.
+#[derive(Clone)]
+pub(super) struct Together {
+    pub phases: Range<usize>,
+    /// Where the tiles of this phase are among those of all; empty for a phase that runs alone, whose tiles may depend on the rows.
+    pub tiles: Range<usize>,
+}
+
+impl Together {
+    /// Phases that run alone.
+    pub fn alone(phases: usize) -> Vec<Together> {
+        (0..phases).map(|p| Together { phases: p..p + 1, tiles: 0..0 }).collect()
+    }
+}
+
+/// Phases after a phase among which the next weights are looked for: between two products lie attention and the preparation of rows.
+const PHASES_AHEAD: usize = 4;
+/// Rows of a step up to which reading weights takes longer than the arithmetic.
+const FEW_ROWS: usize = 4;
+/// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.
+const SOON_BYTES: usize = 256 << 10;
+
+/// Some of an executor's phases, as the workers see them.
+pub(super) struct Run<'a, 'w> {
+    pub exec: &'a Executor<'w>,
+    /// The first phase, and how many.
+    pub first: usize,
+    pub count: usize,
+}
+
+impl Run<'_, '_> {
+    /// Those of the job's phases that run together with phase `phase`, as the executor numbers them.
+    fn together(&self, phase: usize) -> Range<usize> {
+        let all = &self.exec.together[self.first + phase].phases;
+        all.start.max(self.first)..all.end.min(self.first + self.count)
+    }
+
+    fn run_phase(&self, phase: usize, tiles: Range<usize>, worker: usize) {
+        let (node, phase) = self.exec.phases[phase];
+        self.exec.kernels[node as usize].run_tiles(&self.exec.operands(node as usize, worker), phase as usize, tiles);
+    }
+}
+
+impl Job for Run<'_, '_> {
+    fn phases(&self) -> usize {
+        self.count
+    }
+
+    /// Of phases that run together the first has the tiles of all.
+    fn tiles(&self, phase: usize) -> usize {
+        let (phase, phases) = (self.first + phase, self.together(phase));
+        if phases.len() == 1 {
+            let (node, phase) = self.exec.phases[phase];
+            return self.exec.kernels[node as usize].tiles(&self.exec.operands(node as usize, 0), phase as usize);
+        }
+        let tiles = |p: usize| &self.exec.together[p].tiles;
+        if phases.start == phase { tiles(phases.end - 1).end - tiles(phase).start } else { 0 }
+    }
+
+    fn run(&self, phase: usize, tiles: Range<usize>, worker: usize) {
+        let phases = self.together(phase);
+        if phases.len() == 1 {
+            return self.run_phase(phases.start, tiles, worker);
+        }
+        let together = &self.exec.together[phases.clone()];
+        let first = together[0].tiles.start;
+        let tiles = first + tiles.start..first + tiles.end;
+        let skipped = together.partition_point(|t| t.tiles.end <= tiles.start);
+        for (p, t) in phases.zip(together).skip(skipped) {
+            if t.tiles.start >= tiles.end {
+                return;
+            }
+            let here = tiles.start.max(t.tiles.start)..tiles.end.min(t.tiles.end);
+            self.run_phase(p, here.start - t.tiles.start..here.end - t.tiles.start, worker);
+        }
+    }
+
+    /// A step of few rows has phases of microseconds, in which claims take a part of the time.
+    fn claims(&self) -> usize {
+        if self.exec.rows.new.len() <= FEW_ROWS { 2 } else { workers::CLAIMS }
+    }
+
+    /// The weights of the next phase that has some; after the last, those of the first, as the next call is probably alike.
+    fn soon(&self, phase: usize, worker: usize) -> Range<*const u8> {
+        let weights = |ahead| {
+            let (node, phase) = self.exec.phases[self.first + (phase + ahead) % self.count];
+            let (kernel, o) = (&self.exec.kernels[node as usize], self.exec.operands(node as usize, worker));
+            let first = workers::run_start(kernel.tiles(&o, phase as usize), worker, self.exec.threads());
+            let weights = kernel.weights_from(&o, phase as usize, first);
+            weights[..weights.len().min(SOON_BYTES)].as_ptr_range()
+        };
+        (1..=PHASES_AHEAD).map(weights).find(|w| w.start < w.end).unwrap_or(workers::NOTHING)
+    }
+
+    fn phase_done(&self, phase: usize) {
+        if let Some(profile) = &self.exec.profile {
+            profile.add(self.exec.phases[self.first + phase].0 as usize);
+        }
+    }
+}
