@@ -30,6 +30,7 @@ mod rope;
 mod rule;
 mod scale;
 mod silu;
+mod silu_mul;
 mod tiling;
 
 use crate::graph::{Attrs, Init, Layout};
@@ -236,6 +237,8 @@ pub fn registry() -> &'static [&'static dyn Op] {
         &gelu::GeluDInput,
         &silu::Silu,
         &silu::SiluDInput,
+        &silu_mul::SiluMul,
+        &silu_mul::SiluMulDInputs,
         &mul::Mul,
         &add::Add,
         &scale::Scale,

@@ -65,7 +65,12 @@ pub fn train(graph: &Graph, training: &Training) -> Result<Graph> {
     if training.bf16 {
         graph = storage::round_products(graph);
     }
-    let mut graph = autodiff::differentiate(loss::attach(&graph)?, accumulation)?;
+    let mut graph = loss::attach(&graph)?;
+    // Adapters are trained in little memory, where SiLU(gate) would be computed again for backward; elsewhere it is kept.
+    if graph.params().any(|p| graph.param(p).is_some_and(|info| !info.trainable)) {
+        graph = fuse::before_differentiation(graph);
+    }
+    let mut graph = autodiff::differentiate(graph, accumulation)?;
     if let Some(adamw) = &training.optimizer {
         graph = optimizer::attach(graph, adamw, training.accumulate)?;
     }

@@ -7,7 +7,7 @@ use crate::graph::{Graph, Node, NodeId, Section, TensorId};
 use std::collections::HashMap;
 
 /// Ops whose results are cheap to compute again: no matrix product, no attention.
-pub const CHEAP: [&str; 7] = ["layer_norm", "rms_norm", "gelu", "silu", "mul", "rope", "dropout"];
+pub const CHEAP: [&str; 8] = ["layer_norm", "rms_norm", "gelu", "silu", "mul", "silu_mul", "rope", "dropout"];
 
 /// Forward nodes whose op is cheap.
 pub fn cheap_nodes(graph: &Graph) -> Vec<NodeId> {

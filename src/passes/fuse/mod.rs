@@ -7,6 +7,7 @@ mod gate_up;
 mod norm;
 mod products;
 mod residual;
+mod silu_mul;
 
 use crate::graph::{Graph, Node, NodeId, TensorId};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,12 @@ pub fn fuse(mut graph: Graph, fusions: Fusions) -> Graph {
         graph = super::dead_code::eliminate(&graph);
     }
     graph
+}
+
+/// Fuses what has a derivative when it is fused: before differentiation.
+pub fn before_differentiation(mut graph: Graph) -> Graph {
+    silu_mul::run(&mut graph);
+    super::dead_code::eliminate(&graph)
 }
 
 /// Nodes that read each tensor, and whether it is a result; rules fuse through tensors with one reader.
