@@ -13,6 +13,7 @@
 //! The portable path multiplies and adds separately unless its target has fused multiply-add.
 
 mod blocks;
+mod chunks;
 pub(super) mod epilogue;
 mod few_rows;
 pub(super) mod float;

@@ -7,13 +7,13 @@ use super::few_rows::{self, PanelsKernel};
 use super::layout::{Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::{Prepared, block_rows};
-use super::{AHEAD_INPUTS, Ahead, Kernel, Sums, float, int8};
+use super::{AHEAD_INPUTS, Ahead, Kernel, Sums, chunks, float, int8};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
 use std::ops::Range;
 
 /// Most rows of any register block.
-const MAX_ROWS: usize = 32;
+pub(super) const MAX_ROWS: usize = 32;
 
 /// Row blocks of at most so many rows are finished before prefetched memory arrives.
 const FEW_ROWS: usize = 4;
@@ -49,6 +49,9 @@ pub fn product(
             }
         }
         return;
+    }
+    if let Some(chunk) = chunks::chunk(weights, x, &blocks) {
+        return chunks::product(weights, panels, x, blocks, chunk, out);
     }
     let mut sums = TileSums([0.0; MAX_ROWS * PANEL]);
     for panel in panels {
@@ -113,7 +116,7 @@ pub fn product_pair(
 }
 
 /// Outputs of panel `panel`.
-fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
+pub(super) fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
     panel * PANEL..weights.n().min((panel + 1) * PANEL)
 }
 
@@ -159,7 +162,7 @@ fn multiply(
     unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead) }
 }
 
-fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
+pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
     match layout {
         Layout::F32 | Layout::F16 | Layout::Bf16 => float::kernel(isa, layout, rows),
         _ => int8::kernel(isa, layout, rows),
@@ -173,12 +176,14 @@ pub struct Grid {
     blocks: usize,
     panels_per_tile: usize,
     blocks_per_tile: usize,
+    /// Whether adjacent tiles have the same rows, else the same panels.
+    rows_stay: bool,
 }
 
 /// Weight bytes that make a tile of few rows worth its claim.
 const TILE_BYTES: usize = 16 << 10;
 /// Row blocks in a tile of many rows: enough to use a panel from the second-level cache many times.
-const TILE_BLOCKS: usize = 16;
+pub(super) const TILE_BLOCKS: usize = 16;
 /// Tiles of many rows in a product, enough to even out the threads.
 const TILES: usize = 64;
 
@@ -199,25 +204,43 @@ impl Grid {
         } else {
             (panels / TILES).max(1)
         };
-        Grid { panels, blocks, panels_per_tile, blocks_per_tile }
+        // Of f32 the rows take more of the second-level cache than a panel does; they stay there while panels pass by.
+        Grid { panels, blocks, panels_per_tile, blocks_per_tile, rows_stay: layout.form() == Form::F32 }
+    }
+
+    /// Tiles across the outputs and across the rows.
+    fn sides(&self) -> (usize, usize) {
+        (self.panels.div_ceil(self.panels_per_tile), self.blocks.div_ceil(self.blocks_per_tile))
     }
 
     /// Number of tiles.
     pub fn tiles(&self) -> usize {
-        self.panels.div_ceil(self.panels_per_tile) * self.blocks.div_ceil(self.blocks_per_tile)
+        let (across_panels, across_blocks) = self.sides();
+        across_panels * across_blocks
     }
 
     /// Panels and row blocks of tile `tile`.
     pub fn tile(&self, tile: usize) -> (Range<usize>, Range<usize>) {
-        let across = self.blocks.div_ceil(self.blocks_per_tile).max(1);
+        let (across_panels, across_blocks) = self.sides();
+        let (panels, blocks) = if self.rows_stay {
+            (tile % across_panels.max(1), tile / across_panels.max(1))
+        } else {
+            (tile / across_blocks.max(1), tile % across_blocks.max(1))
+        };
         let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
-        (part(tile / across, self.panels_per_tile, self.panels), part(tile % across, self.blocks_per_tile, self.blocks))
+        (part(panels, self.panels_per_tile, self.panels), part(blocks, self.blocks_per_tile, self.blocks))
     }
 
-    /// Adjacent tiles as one, where the product has one tile across the rows.
-    pub fn joined(&self, tiles: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
-        let panels = tiles.start * self.panels_per_tile..self.panels.min(tiles.end * self.panels_per_tile);
-        (self.blocks <= self.blocks_per_tile).then_some((panels, 0..self.blocks))
+    /// The first tiles of `tiles` that can be computed as one, and that one.
+    pub fn joined(&self, tiles: Range<usize>) -> (Range<usize>, (Range<usize>, Range<usize>)) {
+        let (panels, blocks) = self.tile(tiles.start);
+        let (across_panels, across_blocks) = self.sides();
+        let end = match across_blocks {
+            1 => tiles.end,
+            _ if self.rows_stay => tiles.end.min((tiles.start / across_panels + 1) * across_panels),
+            _ => tiles.start + 1,
+        };
+        (tiles.start..end, (panels.start..self.tile(end - 1).0.end, blocks))
     }
 
     /// Whether `dtype` quantises activations, for which a single row still has to be prepared.

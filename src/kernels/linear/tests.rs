@@ -274,3 +274,25 @@ fn wrong_sizes_and_types_are_refused() {
     assert!(pack(DType::F32, 1, 255, &source, 0..1, &mut dst).is_err());
     assert!(pack(DType::F32, 1, 256, &Source::Stored(&[0; 1023]), 0..1, &mut [0; 32768]).is_err());
 }
+
+#[test]
+fn long_reductions_of_many_rows_have_the_bits_of_a_row_alone() {
+    // So many rows that the reduction is cut (see [`chunks`]), a last chunk that is shorter, a panel that is not full, two groups of panels.
+    let (rows, n, k) = (96, 150, 1801);
+    for dtype in [DType::F32, DType::F16] {
+        let case = Case::new(dtype, n, k);
+        let x = noise(9, rows * (k + 3));
+        for isa in Isa::available() {
+            let blocks = RowBlocks::new(isa, dtype, rows, k);
+            let bytes = vec![0u32; blocks.bytes() / 4];
+            let prepared = Prepared::new(blocks, bytemuck::cast_slice(&bytes));
+            let (_, first) = Grid::new(isa, dtype, n, k, rows).tile(0);
+            assert!(chunks::chunk(&case.matrix(), &prepared, &first).is_some(), "{dtype} {}", isa.name());
+            let all = case.run(isa, &x, rows);
+            for row in [0, 49, 95] {
+                let alone = case.run(isa, &x[row * (k + 3)..], 1);
+                assert_eq!(all[row * n..][..n], alone, "{dtype} {} row {row}", isa.name());
+            }
+        }
+    }
+}

@@ -217,13 +217,11 @@ impl Kernel for PackedKernel {
         for i in 0..self.products() {
             let grid = self.grid(o, i);
             let end = first + grid.tiles();
-            let mine = tiles.start.max(first)..tiles.end.min(end);
-            if !mine.is_empty() {
-                let mine = mine.start - first..mine.end - first;
-                match grid.joined(mine.clone()) {
-                    Some(all) => self.multiply(o, i, all),
-                    None => mine.for_each(|tile| self.multiply(o, i, grid.tile(tile))),
-                }
+            let mut mine = tiles.start.max(first) - first..tiles.end.min(end).max(first) - first;
+            while !mine.is_empty() {
+                let (these, part) = grid.joined(mine.clone());
+                self.multiply(o, i, part);
+                mine.start = these.end;
             }
             first = end;
         }
