@@ -70,11 +70,11 @@ pub(super) const VECTORS: Parts = Parts {
 };
 /// For kernels on tile registers.
 pub(super) const TILE_REGISTERS: Parts = Parts {
-    tile_rows: 512,
+    tile_rows: 1024,
     pack_group: 6,
     tile_panel_bytes: 416 << 10,
-    // A panel of 24 KB stays in the first-level cache while row blocks pass by: from the second level both would come at half the speed.
-    chunk_bytes: 768,
+    // Chunks short enough to keep a panel in the first-level cache make kernels faster, but sums that wait in C between them cost more.
+    chunk_bytes: 2048,
     resident_bytes: 800 << 10,
     tile_bytes: 288 << 10,
 };
