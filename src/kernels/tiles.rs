@@ -161,6 +161,19 @@ pub(super) unsafe fn dot_bf16<const C: usize, const A: usize, const B: usize>() 
     }
 }
 
+/// As [`dot_i8_u8`] for signed bytes on both sides.
+///
+/// # Safety
+/// As [`dot_bf16`].
+#[inline(always)]
+pub(super) unsafe fn dot_i8<const C: usize, const A: usize, const B: usize>() {
+    // SAFETY: touches tile registers only.
+    unsafe {
+        asm!("tdpbssd tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
+            options(nostack, preserves_flags, nomem))
+    }
+}
+
 /// As [`dot_bf16`] for signed bytes `A` and unsigned bytes `B` into i32, exactly: row `i` of `B` holds inputs `4i` to `4i + 3` of each output.
 ///
 /// # Safety

@@ -50,6 +50,21 @@ pub fn product(
         }
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if x.blocks().on_tiles() {
+        let mut sums = int8::tiles::GroupSums::new();
+        for (panel, group) in groups_on_tiles(panels, blocks) {
+            let columns = columns_of(weights, panel);
+            let mut sums = sums.multiply(weights, panel, x, group.clone());
+            for block in group {
+                let rows = x.blocks().rows_of(block);
+                let (here, after) = sums.split_at_mut(rows.len() * PANEL);
+                out.rows(rows, columns.clone(), here);
+                sums = after;
+            }
+        }
+        return;
+    }
     if let Some(chunk) = chunks::chunk(weights, x, &blocks) {
         return chunks::product(weights, panels, x, blocks, chunk, out);
     }
@@ -96,6 +111,24 @@ pub fn product_pair(
         }
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if x.blocks().on_tiles() {
+        let mut sums = [int8::tiles::GroupSums::new(), int8::tiles::GroupSums::new()];
+        for (panel, group) in groups_on_tiles(panels, blocks) {
+            let columns = columns_of(a, panel);
+            let [sums_a, sums_b] = &mut sums;
+            let mut sums_a = sums_a.multiply(a, panel, x, group.clone());
+            let mut sums_b = sums_b.multiply(b, panel, x, group.clone());
+            for block in group {
+                let rows = x.blocks().rows_of(block);
+                let (here_a, after_a) = sums_a.split_at_mut(rows.len() * PANEL);
+                let (here_b, after_b) = sums_b.split_at_mut(rows.len() * PANEL);
+                out.rows(rows, columns.clone(), here_a, here_b);
+                (sums_a, sums_b) = (after_a, after_b);
+            }
+        }
+        return;
+    }
     let mut sums = [TileSums([0.0; MAX_ROWS * PANEL]), TileSums([0.0; MAX_ROWS * PANEL])];
     for panel in panels {
         let first = panel * PANEL;
@@ -113,6 +146,18 @@ pub fn product_pair(
             out.rows(rows, first..first + width, &mut sums_a.0[..sums], &mut sums_b.0[..sums]);
         }
     }
+}
+
+/// Panels `panels`, each with all of `blocks` in groups that go through it at once.
+#[cfg(target_arch = "x86_64")]
+fn groups_on_tiles(panels: Range<usize>, blocks: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    use int8::tiles::GROUP;
+    panels.flat_map(move |panel| {
+        blocks.clone().step_by(GROUP).map({
+            let end = blocks.end;
+            move |first| (panel, first..end.min(first + GROUP))
+        })
+    })
 }
 
 /// Outputs of panel `panel`.

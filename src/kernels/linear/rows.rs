@@ -16,7 +16,7 @@ use std::ops::Range;
 /// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero; on tile registers `[k / 32][r][32]` bf16, `k` padded with zeros to a
 ///   multiple of 32;
 /// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, -128 × sum
-///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`.
+///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`; for more rows than a few on tile registers `[r][32]` int8 first.
 ///   The scale is the largest magnitude / 127; values are rounded to nearest, ties to even.
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
@@ -66,6 +66,11 @@ impl RowBlocks {
         self.form
     }
 
+    /// Whether quantised products go on tile registers.
+    pub(super) fn on_tiles(&self) -> bool {
+        self.form == Form::Int8 && int8::uses_tiles(self.isa, self.rows)
+    }
+
     fn row_bytes(&self) -> usize {
         row_bytes(self.isa, self.form, self.k)
     }
@@ -109,7 +114,7 @@ impl RowBlocks {
                 #[cfg(target_arch = "x86_64")]
                 Form::Bf16 if float::uses_tiles(self.isa, Layout::Bf16) => float::tile_rows::prepare(x, rows, here),
                 Form::Bf16 => self.interleave(Word::Bf16Pair, x, rows, bytemuck::cast_slice_mut(here)),
-                Form::Int8 => int8::prepare(self.isa, x, rows, here),
+                Form::Int8 => int8::prepare(self.isa, x, rows, self.on_tiles(), here),
             }
         }
     }

@@ -156,7 +156,7 @@ fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
 /// `block` points to a block of the layout.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) -> __m512i {
+pub(super) unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) -> __m512i {
     let at = if layout.is_nibble() { group % 4 } else { group };
     // SAFETY: `at < 4` for nibbles and 8 for bytes, `half < 2`.
     let v = unsafe { _mm512_loadu_si512(block.add((at * 2 + half) * 64).cast()) };
@@ -177,7 +177,7 @@ unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) ->
 /// `scales` points behind the quants of a block of the layout, `header` to the header of its 256 inputs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usize, half: usize) -> __m512 {
+pub(super) unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usize, half: usize) -> __m512 {
     // SAFETY: 16 values of 32.
     unsafe {
         if layout == Layout::Nibble {
@@ -198,7 +198,7 @@ unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usiz
 /// As [`scale`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn minimum(scales: *const u8, header: *const u8, layout: Layout, half: usize) -> __m512 {
+pub(super) unsafe fn minimum(scales: *const u8, header: *const u8, layout: Layout, half: usize) -> __m512 {
     // SAFETY: 16 values of 32.
     unsafe {
         if !layout.is_super() {

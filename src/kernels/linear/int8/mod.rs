@@ -8,6 +8,10 @@ mod portable;
 mod prepare;
 #[cfg(target_arch = "x86_64")]
 mod prepare_avx512;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 
 use super::Kernel;
 use super::layout::Layout;
@@ -24,10 +28,23 @@ const ZERO: i32 = 128;
 
 /// Rows in a full register block.
 pub(super) fn block_rows(isa: Isa) -> usize {
-    if isa.has_vnni() { 12 } else { 4 }
+    match isa {
+        Isa::Amx => 16,
+        _ if isa.has_vnni() => 12,
+        _ => 4,
+    }
 }
 
-/// The kernel for a row block of `rows` rows.
+/// Most rows of a product that go without tile registers: they take a row block of the kernels on VNNI, which read a panel straight from
+/// memory.
+const FEW_ROWS: usize = 8;
+
+/// Whether a product of `rows` rows goes on tile registers; row blocks then have at least 8 rows. The bits are the same.
+pub(super) fn uses_tiles(isa: Isa, rows: usize) -> bool {
+    cfg!(target_arch = "x86_64") && isa == Isa::Amx && rows > FEW_ROWS
+}
+
+/// The kernel for a row block of `rows` rows, where a product does not go on tile registers.
 pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
     match isa {
         #[cfg(target_arch = "x86_64")]

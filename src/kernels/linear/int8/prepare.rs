@@ -8,8 +8,14 @@ use crate::kernels::linear::layout::BLOCK;
 use crate::kernels::view::View;
 use std::ops::Range;
 
-/// Writes the prepared form of `rows` of `x` as one row block.
-pub(in crate::kernels::linear) fn prepare(isa: Isa, x: &View<f32>, rows: Range<usize>, dst: &mut [u8]) {
+/// Writes the prepared form of `rows` of `x` as one row block, `for_tiles` or not.
+pub(in crate::kernels::linear) fn prepare(
+    isa: Isa,
+    x: &View<f32>,
+    rows: Range<usize>,
+    for_tiles: bool,
+    dst: &mut [u8],
+) {
     let count = rows.len();
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
@@ -19,8 +25,9 @@ pub(in crate::kernels::linear) fn prepare(isa: Isa, x: &View<f32>, rows: Range<u
         }
         assert_eq!(dst.len(), x.width() / BLOCK * ROW_BLOCK_BYTES * count);
         // SAFETY: an `Isa` is only handed out when the CPU has it; the size was checked above.
-        return unsafe { super::prepare_avx512::prepare(&slices[..count], dst) };
+        return unsafe { super::prepare_avx512::prepare(&slices[..count], for_tiles, dst) };
     }
+    assert!(!for_tiles, "tiles come with AVX-512");
     for (r, row) in rows.enumerate() {
         let row = x.row(row);
         match isa {

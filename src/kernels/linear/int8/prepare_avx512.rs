@@ -1,4 +1,5 @@
-//! Rounding activations to int8 blocks with AVX-512: 64 inputs of up to 16 rows at a time, transposed in registers.
+//! Rounding activations to int8 blocks with AVX-512: 64 inputs of up to 16 rows at a time, transposed in registers unless
+//! tiles take them.
 #![allow(unsafe_code)]
 
 use super::{ROW_BLOCK_BYTES, ZERO};
@@ -11,7 +12,7 @@ use std::arch::x86_64::*;
 /// The CPU has AVX-512 F, BW, DQ and VL; the rows are equally long, a whole number of blocks, and at most [`MOST_ROWS`]; `dst` is as
 /// long as their prepared form.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn prepare(rows: &[&[f32]], dst: &mut [u8]) {
+pub(super) unsafe fn prepare(rows: &[&[f32]], for_tiles: bool, dst: &mut [u8]) {
     let count = rows.len();
     let blocks = rows[0].len() / BLOCK;
     for first in (0..blocks).step_by(2) {
@@ -34,9 +35,16 @@ pub(super) unsafe fn prepare(rows: &[&[f32]], dst: &mut [u8]) {
                     at.add(8 * count).cast::<i32>().write_unaligned(-ZERO * sum);
                     at.add(12 * count).cast::<i32>().write_unaligned(-ZERO * sums[1]);
                 }
+                if for_tiles {
+                    // SAFETY: the 32 values of row `r` of block `b`, inside `dst`.
+                    unsafe { _mm256_storeu_si256(out.add(b * ROW_BLOCK_BYTES * count + BLOCK * r).cast(), q) }
+                }
                 *half = q;
             }
             *words = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(halves[0]), halves[1]);
+        }
+        if for_tiles {
+            continue;
         }
         let groups = transpose(words);
         for (g, &words) in groups.iter().enumerate().take(8 * here) {

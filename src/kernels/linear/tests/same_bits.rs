@@ -10,10 +10,28 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
         let x = noise(11, 40 * (k + 3));
         for isa in Isa::available() {
             let all = case.run(isa, &x, 40);
-            for rows in (1..=13).chain([24, 25, 37]) {
+            for rows in (1..=20).chain([24, 25, 33, 37]) {
                 let first = 40 - rows;
                 let part = case.run(isa, &x[first * (k + 3)..], rows);
                 assert_eq!(part, all[first * 70..], "{dtype} {} rows={rows}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn tile_registers_give_the_bits_of_vnni() {
+    if !Isa::available().contains(&Isa::Amx) {
+        return;
+    }
+    for dtype in TYPES.into_iter().filter(|dtype| dtype.block_len() > 1) {
+        for &k in widths(dtype).iter().chain([&1280]) {
+            let case = Case::new(dtype, 70, k);
+            let x = noise(17, 40 * (k + 3));
+            for rows in [1, 8, 9, 10, 11, 16, 17, 21, 33, 40] {
+                let [vnni, tiles] = [Isa::Avx512, Isa::Amx].map(|isa| case.run(isa, &x, rows));
+                let same = vnni.iter().zip(&tiles).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{dtype} of {k} inputs, {rows} rows");
             }
         }
     }
@@ -52,11 +70,11 @@ fn pairs_equal_two_products() {
         }
     }
     let (n, k) = (141, 64);
-    let x = noise(1, 7 * (k + 3));
+    let x = noise(1, 273 * (k + 3));
     let pairs = [[DType::Q4_0, DType::Q8_0], [DType::F16, DType::F32], [DType::BF16, DType::BF16]];
     for (isa, pair) in Isa::available().into_iter().flat_map(|isa| pairs.map(|pair| (isa, pair))) {
         let [gate, up] = pair.map(|dtype| Case::new(dtype, n, k));
-        for rows in [1, 3, 7] {
+        for rows in [1, 3, 7, 273] {
             let blocks = RowBlocks::new(isa, gate.dtype, rows, k);
             let mut prepared = vec![0f32; blocks.bytes() / 4];
             let rows_of_x = View::new(&x, rows, k + 3, k);

@@ -1,0 +1,296 @@
+//! Tile registers: one panel by many rows, with the bits of the kernels on VNNI.
+//!
+//! A panel is [unpacked](super::unpack) [`STEPS`] steps at a time, which all row blocks then use from the first-level cache. Of a row block of
+//! up to 16 rows, tiles make the exact dot products of these steps, and AVX-512 scales and adds them. The two take turns instead of being
+//! mixed, because 512-bit multiply-adds start every cycle, not twice a cycle, while tiles are in use, and a stored tile keeps other
+//! instructions from starting for 16 cycles (measured on Granite Rapids).
+#![allow(unsafe_code)]
+
+use super::unpack::{Step, steps_per_block, unpack};
+use super::{LAYOUTS, ROW_BLOCK_BYTES, by_layout};
+use crate::kernels::isa::Isa;
+use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
+use crate::kernels::linear::{PackedMatrix, Prepared};
+use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Steps (see [`Step`]) that are multiplied at a time: with their dot products of one row block they leave a third of a first-level cache.
+const STEPS: usize = 8;
+
+/// Most row blocks that share the unpacked quants. With fewer, unpacking them again costs more than it saves to have the sums nearer.
+pub(in crate::kernels::linear) const GROUP: usize = 16;
+
+/// Sums of a group of row blocks and one panel.
+#[repr(align(64))]
+pub(in crate::kernels::linear) struct GroupSums([MaybeUninit<f32>; GROUP * ROWS * PANEL]);
+
+impl GroupSums {
+    /// Without sums.
+    pub fn new() -> Self {
+        GroupSums([const { MaybeUninit::uninit() }; GROUP * ROWS * PANEL])
+    }
+
+    /// Multiplies panel `panel` of `weights` with up to [`GROUP`] row blocks and returns the sums, `[rows][PANEL]`.
+    ///
+    /// # Panics
+    /// When `x` was prepared for another width, other weights or not for tiles, or there is no such panel or block.
+    pub fn multiply(&mut self, weights: &PackedMatrix, panel: usize, x: &Prepared, blocks: Range<usize>) -> &mut [f32] {
+        let all = x.blocks();
+        let rows = all.rows_of(blocks.start).start..all.rows_of(blocks.end - 1).end;
+        assert!(
+            all.on_tiles()
+                && all.isa() == Isa::Amx
+                && all.k() == weights.k()
+                && all.form() == weights.layout().form()
+                && blocks.end <= all.count()
+                && rows.len() <= GROUP * ROWS,
+            "activations of width {} for {} weights of {} inputs on tiles",
+            all.k(),
+            weights.dtype(),
+            weights.k()
+        );
+        macro_rules! table {
+            ($code:literal) => {
+                multiply::<$code>
+            };
+        }
+        let kernel = by_layout!(weights.layout(), table);
+        // SAFETY: tiles are allowed and AVX-512 is there where an `Isa` is `Amx`; a panel and prepared blocks have the sizes that their
+        // layouts prescribe for `k`, and there is room for the sums. They are all written before they are read.
+        unsafe {
+            kernel(weights, panel, x, blocks, self.0.as_mut_ptr().cast());
+            std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), rows.len() * PANEL)
+        }
+    }
+}
+
+/// # Safety
+/// Tiles are allowed, the CPU has AVX-512 F, BW and VL; `weights` are of layout `LAYOUT` and as wide as `x`, which was prepared for tiles;
+/// `sums` has room for `PANEL` sums of each row of `blocks`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn multiply<const LAYOUT: usize>(
+    weights: &PackedMatrix,
+    panel: usize,
+    x: &Prepared,
+    blocks: Range<usize>,
+    sums: *mut f32,
+) {
+    let parts = const { steps_per_block(LAYOUTS[LAYOUT]) };
+    let min = const { LAYOUTS[LAYOUT].has_min() };
+    let (per_chunk, k_blocks) = (STEPS / parts, weights.k() / BLOCK);
+    let mut steps = [const { MaybeUninit::<Step>::uninit() }; STEPS];
+    let mut dots = MaybeUninit::<Dots>::uninit();
+    let dots = dots.as_mut_ptr().cast::<i32>();
+    let mut next = Next::of(weights, panel, k_blocks.div_ceil(per_chunk) * blocks.len());
+    let mut shape = 0;
+    for chunk in (0..k_blocks).step_by(per_chunk) {
+        let chunk = chunk..k_blocks.min(chunk + per_chunk);
+        // SAFETY: the panel has these blocks, `steps` room for them.
+        unsafe { unpack::<LAYOUT>(weights.panel(panel).as_ptr(), chunk.clone(), &mut steps) }
+        let work = Work { steps: steps.as_ptr().cast(), count: chunk.len() * parts, fresh: chunk.start == 0 };
+        let mut sums = sums;
+        for block in blocks.clone() {
+            let rows = x.blocks().rows_of(block).len();
+            let at = x.block(block)[chunk.start * ROW_BLOCK_BYTES * rows..chunk.end * ROW_BLOCK_BYTES * rows].as_ptr();
+            let tile_rows = if rows * ROW_BLOCK_BYTES >= ROWS * BLOCK { ROWS } else { rows };
+            // SAFETY: 16 rows of 32 bytes lie inside 32 prepared inputs of the block, be they rows of it or not, or else the tile has as many
+            // rows as the block. Steps and sums are the caller's; `dots` has room for `STEPS` steps.
+            unsafe {
+                if shape != tile_rows {
+                    shape = tile_rows;
+                    config(tile_rows, parts).load();
+                }
+                multiply_steps::<LAYOUT>(&work, at, rows, dots);
+                let first = rows.div_ceil(2);
+                add(first, min, parts)(&work, dots, Scales { at, rows, first: 0 }, sums);
+                let (lower, dots) = (sums.add(first * PANEL), dots.add(first * PANEL));
+                add(rows - first, min, parts)(&work, dots, Scales { at, rows, first }, lower);
+                sums = sums.add(rows * PANEL);
+            }
+            next.fetch();
+        }
+    }
+    // SAFETY: tiles are allowed.
+    unsafe { tiles::release() }
+}
+
+/// Dot products of [`STEPS`] steps, `[step][ROWS][PANEL]`.
+#[repr(align(64))]
+struct Dots(#[allow(dead_code, reason = "written and read by address")] [i32; STEPS * ROWS * PANEL]);
+
+/// Unpacked steps to multiply with row blocks.
+struct Work {
+    steps: *const Step,
+    count: usize,
+    /// Whether sums start from zero.
+    fresh: bool,
+}
+
+/// The panel that follows, which comes into the second-level cache bit by bit.
+struct Next {
+    at: *const u8,
+    lines: usize,
+    lines_each: usize,
+}
+
+impl Next {
+    /// The panel after `panel`, in `times` parts.
+    fn of(weights: &PackedMatrix, panel: usize, times: usize) -> Self {
+        let bytes = if panel + 1 < weights.panels() { weights.panel(panel + 1) } else { &[] };
+        let lines = bytes.len().div_ceil(64);
+        Next { at: bytes.as_ptr(), lines, lines_each: lines.div_ceil(times) }
+    }
+
+    #[inline(always)]
+    fn fetch(&mut self) {
+        for _ in 0..self.lines.min(self.lines_each) {
+            // SAFETY: prefetching has no effect on memory, at any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) }
+            self.at = self.at.wrapping_add(64);
+            self.lines -= 1;
+        }
+    }
+}
+
+/// Activations in registers 0 and 1, weights in 2 and 3, dot products in 4 and 5 and in 6 and 7.
+fn config(rows: usize, parts: usize) -> Config {
+    let (a, b) = (BLOCK / parts, BLOCK / 4 / parts);
+    let config = Config::new().with(0, rows, a).with(1, rows, a).with(2, b, ROW_BYTES).with(3, b, ROW_BYTES);
+    (4..8).fold(config, |config, tile| config.with(tile, rows, ROW_BYTES))
+}
+
+/// Writes the dot products of the steps of `work` with a block of `rows` rows.
+///
+/// # Safety
+/// A [`config`] is loaded, whose rows can be read from the block at `x`; `dots` has room for [`Dots`].
+#[inline(always)]
+unsafe fn multiply_steps<const LAYOUT: usize>(work: &Work, x: *const u8, rows: usize, dots: *mut i32) {
+    let parts = const { steps_per_block(LAYOUTS[LAYOUT]) };
+    let at = |i: usize| x.wrapping_add(i / parts * ROW_BLOCK_BYTES * rows + i % parts * (BLOCK / parts));
+    let out = |i: usize| dots.wrapping_add(i * ROWS * PANEL).cast::<u8>();
+    // SAFETY: the caller's; `i` stays below the number of steps.
+    unsafe {
+        multiply_step::<0, 4, 5>(work.steps, at(0));
+        for i in (0..work.count).step_by(2) {
+            if i + 1 < work.count {
+                multiply_step::<1, 6, 7>(work.steps.add(i + 1), at(i + 1));
+            }
+            tiles::store::<4>(out(i), 4 * PANEL);
+            tiles::store::<5>(out(i).add(ROW_BYTES), 4 * PANEL);
+            if i + 2 < work.count {
+                multiply_step::<0, 4, 5>(work.steps.add(i + 2), at(i + 2));
+            }
+            if i + 1 < work.count {
+                tiles::store::<6>(out(i + 1), 4 * PANEL);
+                tiles::store::<7>(out(i + 1).add(ROW_BYTES), 4 * PANEL);
+            }
+        }
+    }
+}
+
+/// Multiplies one step, in registers `L` and `H` for the lower and the higher outputs.
+///
+/// # Safety
+/// As [`multiply_steps`].
+#[inline(always)]
+unsafe fn multiply_step<const A: usize, const L: usize, const H: usize>(step: *const Step, x: *const u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        let quants = (&raw const (*step).quants).cast::<u8>();
+        tiles::load::<A>(x, BLOCK);
+        tiles::load::<2>(quants, 4 * PANEL);
+        tiles::zero::<L>();
+        tiles::dot_i8::<L, A, 2>();
+        tiles::load::<3>(quants.add(ROW_BYTES), 4 * PANEL);
+        tiles::zero::<H>();
+        tiles::dot_i8::<H, A, 3>();
+    }
+}
+
+/// Where the scales of some rows of a prepared block are.
+#[derive(Clone, Copy)]
+struct Scales {
+    /// The block, at the first step.
+    at: *const u8,
+    /// Its rows.
+    rows: usize,
+    /// The first of those that are wanted.
+    first: usize,
+}
+
+type Add = unsafe fn(&Work, *const i32, Scales, *mut f32);
+
+/// The function that adds dot products of `rows` rows (4 to 8).
+fn add(rows: usize, min: bool, parts: usize) -> Add {
+    macro_rules! table {
+        ($parts:literal, $min:literal) => {
+            [
+                add_rows::<4, $parts, $min>,
+                add_rows::<5, $parts, $min>,
+                add_rows::<6, $parts, $min>,
+                add_rows::<7, $parts, $min>,
+                add_rows::<8, $parts, $min>,
+            ] as [Add; 5]
+        };
+    }
+    let table = match (parts, min) {
+        (1, false) => table!(1, false),
+        (1, true) => table!(1, true),
+        _ => table!(2, false),
+    };
+    table[rows - 4]
+}
+
+/// Adds scaled dot products of `R` rows to their sums, and minima.
+///
+/// # Safety
+/// The CPU has AVX-512 F; there are as many steps, dot products `[step][ROWS][PANEL]` from the first row on, and scales as `work` tells,
+/// and `sums` addresses `R` rows of `PANEL` values, initialised unless they start from zero.
+#[target_feature(enable = "avx512f")]
+unsafe fn add_rows<const R: usize, const PARTS: usize, const MIN: bool>(
+    work: &Work,
+    dots: *const i32,
+    x: Scales,
+    sums: *mut f32,
+) {
+    let mut all = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: the caller's: `r < R`, `half < 2` and `i` below the number of steps.
+    unsafe {
+        if !work.fresh {
+            for (r, row) in all.iter_mut().enumerate() {
+                *row = [0, 16].map(|half| _mm512_loadu_ps(sums.add(r * PANEL + half)));
+            }
+        }
+        for i in 0..work.count {
+            let step = work.steps.add(i);
+            let dots = dots.add(i * ROWS * PANEL);
+            let block = x.at.add(i / PARTS * ROW_BLOCK_BYTES * x.rows);
+            let scales = block.add(BLOCK * x.rows + 4 * x.first).cast::<f32>();
+            let both =
+                |values: *const [f32; PANEL]| [0, 16].map(|half| _mm512_loadu_ps(values.cast::<f32>().add(half)));
+            let d = both(&raw const (*step).scales);
+            for (r, row) in all.iter_mut().enumerate() {
+                let scale = _mm512_set1_ps(*scales.add(r));
+                for (half, sum) in row.iter_mut().enumerate() {
+                    let dot = _mm512_loadu_si512(dots.add(r * PANEL + half * 16).cast());
+                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d[half], scale), *sum);
+                }
+            }
+            if MIN {
+                let m = both(&raw const (*step).minima);
+                for (r, row) in all.iter_mut().enumerate() {
+                    let scaled_sum = _mm512_set1_ps(*scales.add(x.rows + r));
+                    for (half, sum) in row.iter_mut().enumerate() {
+                        *sum = _mm512_fmadd_ps(m[half], scaled_sum, *sum);
+                    }
+                }
+            }
+        }
+        for (r, row) in all.iter().enumerate() {
+            _mm512_storeu_ps(sums.add(r * PANEL), row[0]);
+            _mm512_storeu_ps(sums.add(r * PANEL + 16), row[1]);
+        }
+    }
+}
