@@ -4,7 +4,6 @@
 //! releases. Compilers leave these registers alone. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volumes 1 (chapter 18)
 //! and 2.
 #![allow(unsafe_code)]
-#![allow(dead_code)]
 
 use std::arch::asm;
 use std::sync::OnceLock;

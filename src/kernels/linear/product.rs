@@ -6,7 +6,7 @@ use super::epilogue::{Epilogue, PairEpilogue};
 use super::few_rows::{self, PanelsKernel};
 use super::layout::{Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
-use super::rows::{Prepared, block_rows};
+use super::rows::{Prepared, block_bytes, block_rows};
 use super::{AHEAD_INPUTS, Ahead, Kernel, Sums, chunks, float, int8};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
@@ -229,6 +229,9 @@ pub struct Grid {
 const TILE_BYTES: usize = 16 << 10;
 /// Row blocks in a tile of many rows: enough to use a panel from the second-level cache many times.
 pub(super) const TILE_BLOCKS: usize = 16;
+/// Most bytes of row blocks in a tile of many rows on tile registers: products so fast wait for row blocks that come from farther than the
+/// second-level cache.
+const RESIDENT_BYTES: usize = 1 << 20;
 /// Tiles of many rows in a product, enough to even out the threads.
 const TILES: usize = 64;
 
@@ -242,15 +245,21 @@ impl Grid {
         let panels = n.div_ceil(PANEL);
         let per_block = block_rows(isa, layout.form());
         let blocks = rows.div_ceil(per_block);
-        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(TILE_BLOCKS).max(1)).max(1);
+        let on_tiles = isa == Isa::Amx && layout.form() != Form::F32;
+        let most_blocks = match on_tiles {
+            true => (RESIDENT_BYTES / block_bytes(isa, layout.form(), k).max(1)).clamp(1, TILE_BLOCKS),
+            false => TILE_BLOCKS,
+        };
+        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(most_blocks).max(1)).max(1);
         let panel_bytes = layout.panel_bytes(k).unwrap_or(usize::MAX).max(1);
         let panels_per_tile = if blocks <= 1 {
             TILE_BYTES.div_ceil(panel_bytes).clamp(1, panels.max(1))
         } else {
             (panels / TILES).max(1)
         };
-        // Of f32 the rows take more of the second-level cache than a panel does; they stay there while panels pass by.
-        Grid { panels, blocks, panels_per_tile, blocks_per_tile, rows_stay: layout.form() == Form::F32 }
+        // Of f32 the rows take more of the second-level cache than a panel does; they stay there while panels pass by, as they do
+        // on tile registers.
+        Grid { panels, blocks, panels_per_tile, blocks_per_tile, rows_stay: layout.form() == Form::F32 || on_tiles }
     }
 
     /// Tiles across the outputs and across the rows.

@@ -175,6 +175,11 @@ pub(super) fn block_rows(isa: Isa, form: Form) -> usize {
     }
 }
 
+/// Bytes of a full prepared block.
+pub(super) fn block_bytes(isa: Isa, form: Form, k: usize) -> usize {
+    block_rows(isa, form) * row_bytes(isa, form, k)
+}
+
 fn row_bytes(isa: Isa, form: Form, k: usize) -> usize {
     match form {
         Form::F32 => 4 * k,

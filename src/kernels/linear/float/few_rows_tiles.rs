@@ -8,8 +8,10 @@ use crate::kernels::linear::layout::PANEL;
 use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-/// Steps of a panel between what is multiplied and what is asked for.
-const STEPS_AHEAD: usize = 2;
+/// Bytes of a panel that are multiplied, and asked for, at a time: those of one tile.
+const TILE_BYTES: usize = STEP_BYTES / 2;
+/// Bytes of a panel between what is multiplied and what is asked for.
+const DISTANCE: usize = 2 * TILE_BYTES;
 
 /// The kernels for `rows` rows by number of panels.
 pub(super) fn kernels(rows: usize) -> &'static [PanelsKernel] {
@@ -37,81 +39,78 @@ const fn config(rows: usize, panels: usize) -> Config {
 /// Tiles are allowed; `panels` are `P` (1 to 3) panels of `k` bf16 inputs, `x` is a prepared block of `R` rows, `out` has room for
 /// `P × R × PANEL` sums.
 unsafe fn multiply<const R: usize, const P: usize>(panels: Panels, x: *const u8, k: usize, out: *mut f32) {
-    let (whole, steps) = (k / STEP, k.div_ceil(STEP));
+    let whole = k / STEP;
+    let bytes = k.div_ceil(2) * PAIR_BYTES;
     // SAFETY: tiles are allowed.
     unsafe { const { &config(R, P) }.load() }
     for step in 0..whole {
-        let ahead = step + STEPS_AHEAD;
-        // Past the end of these panels the bytes asked for are in those that follow.
-        let ahead = if ahead < steps {
-            panels.at.wrapping_add(ahead * STEP_BYTES)
-        } else {
-            panels.next.wrapping_add((ahead - steps) * STEP_BYTES)
-        };
         let at = panels.at.wrapping_add(step * STEP_BYTES);
         // SAFETY: each panel and the block have `whole` whole steps.
         unsafe {
             tiles::load::<6>(x.add(step * R * ROW_BYTES), ROW_BYTES);
-            for_each_panel::<P>(|p| {
-                let ahead = ahead.wrapping_add(p * panels.stride);
-                (0..STEP_BYTES / 64).for_each(|line| _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast()));
-                at.wrapping_add(p * panels.stride)
+            multiply_step::<P>(|p, half| {
+                let next = step * STEP_BYTES + half * TILE_BYTES + DISTANCE;
+                // Past the end of these panels the bytes asked for are in those that follow.
+                let next = if next < bytes {
+                    panels.at.wrapping_add(p * panels.stride + next)
+                } else {
+                    panels.next.wrapping_add(p * panels.stride + next - bytes)
+                };
+                for line in (0..TILE_BYTES).step_by(ROW_BYTES) {
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
+                }
+                at.wrapping_add(p * panels.stride + half * ROW_BYTES)
             });
         }
     }
-    if whole < steps {
+    if !k.is_multiple_of(STEP) {
         // SAFETY: the rest of each panel; the block has another whole step.
         unsafe {
             tiles::load::<6>(x.add(whole * R * ROW_BYTES), ROW_BYTES);
-            let mut tails = [const { None }; P];
-            for_each_panel::<P>(|p| {
-                let at = panels.at.add(p * panels.stride + whole * STEP_BYTES);
-                tails[p].insert(Tail::of(at, k % STEP)).at()
-            });
+            let tails: [_; P] =
+                std::array::from_fn(|p| Tail::of(panels.at.add(p * panels.stride + whole * STEP_BYTES), k % STEP));
+            multiply_step::<P>(|p, half| tails[p].at().add(half * ROW_BYTES));
         }
     }
     // SAFETY: `out` has room for two tiles of `R` rows for each panel.
     unsafe {
-        let (at, stride) = (|p: usize, column: usize| out.add(p * R * PANEL + column).cast(), 4 * PANEL);
+        let (at, stride) = (|p: usize, half: usize| out.add(p * R * PANEL + half * PANEL / 2).cast(), 4 * PANEL);
         tiles::store::<0>(at(0, 0), stride);
-        tiles::store::<1>(at(0, PANEL / 2), stride);
+        tiles::store::<1>(at(0, 1), stride);
         if P > 1 {
             tiles::store::<2>(at(1, 0), stride);
-            tiles::store::<3>(at(1, PANEL / 2), stride);
+            tiles::store::<3>(at(1, 1), stride);
         }
         if P > 2 {
             tiles::store::<4>(at(2, 0), stride);
-            tiles::store::<5>(at(2, PANEL / 2), stride);
+            tiles::store::<5>(at(2, 1), stride);
         }
         tiles::release();
     }
 }
 
-/// Adds the products of 32 inputs of each panel, which `weights` gives.
+/// Adds the products of 32 inputs with both halves of each panel, whose weights `weights` gives by panel and half.
 ///
 /// # Safety
-/// [`config`] is loaded with activations; `weights` gives 32 inputs of a panel.
+/// [`config`] is loaded with activations; `weights` gives a tile of weights.
 #[inline(always)]
-unsafe fn for_each_panel<const P: usize>(mut weights: impl FnMut(usize) -> *const u8) {
+unsafe fn multiply_step<const P: usize>(mut weights: impl FnMut(usize, usize) -> *const u8) {
     // SAFETY: the caller's.
     unsafe {
-        let w = weights(0);
-        tiles::load::<7>(w, PAIR_BYTES);
+        tiles::load::<7>(weights(0, 0), PAIR_BYTES);
         tiles::dot_bf16::<0, 6, 7>();
-        tiles::load::<7>(w.wrapping_add(ROW_BYTES), PAIR_BYTES);
+        tiles::load::<7>(weights(0, 1), PAIR_BYTES);
         tiles::dot_bf16::<1, 6, 7>();
         if P > 1 {
-            let w = weights(1);
-            tiles::load::<7>(w, PAIR_BYTES);
+            tiles::load::<7>(weights(1, 0), PAIR_BYTES);
             tiles::dot_bf16::<2, 6, 7>();
-            tiles::load::<7>(w.wrapping_add(ROW_BYTES), PAIR_BYTES);
+            tiles::load::<7>(weights(1, 1), PAIR_BYTES);
             tiles::dot_bf16::<3, 6, 7>();
         }
         if P > 2 {
-            let w = weights(2);
-            tiles::load::<7>(w, PAIR_BYTES);
+            tiles::load::<7>(weights(2, 0), PAIR_BYTES);
             tiles::dot_bf16::<4, 6, 7>();
-            tiles::load::<7>(w.wrapping_add(ROW_BYTES), PAIR_BYTES);
+            tiles::load::<7>(weights(2, 1), PAIR_BYTES);
             tiles::dot_bf16::<5, 6, 7>();
         }
     }

@@ -1,5 +1,7 @@
-//! Both AVX-512 kernels for bf16 weights, of which one CPU uses only one.
+//! Kernels for bf16 weights: both of AVX-512, of which one CPU uses only one, and those on tile registers.
 #![allow(unsafe_code)]
+
+mod on_tiles;
 
 use super::avx512;
 use crate::kernels::isa::Isa;
