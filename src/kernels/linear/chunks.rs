@@ -47,7 +47,8 @@ fn input_bytes(layout: Layout) -> Option<usize> {
     }
 }
 
-/// As [`product::product`] in chunks of `chunk` inputs.
+/// As [`product::product`] in chunks of `chunk` inputs. Never inlined: its sums would make every call of a single row touch all their pages.
+#[inline(never)]
 pub(super) fn product(
     weights: &PackedMatrix,
     panels: Range<usize>,

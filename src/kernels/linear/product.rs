@@ -10,6 +10,7 @@ use super::rows::{Prepared, block_bytes, block_rows};
 use super::{AHEAD_INPUTS, Ahead, Kernel, Sums, chunks, float, int8};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Most rows of any register block.
@@ -18,9 +19,15 @@ pub(super) const MAX_ROWS: usize = 32;
 /// Row blocks of at most so many rows are finished before prefetched memory arrives.
 const FEW_ROWS: usize = 4;
 
-/// Sums of one row block and one panel.
+/// Sums of one row block and one panel: not cleared, as a product of one row uses a thirty-second of it.
 #[repr(align(64))]
-struct TileSums([f32; MAX_ROWS * PANEL]);
+struct TileSums([MaybeUninit<f32>; MAX_ROWS * PANEL]);
+
+impl TileSums {
+    fn new() -> Self {
+        TileSums([MaybeUninit::uninit(); MAX_ROWS * PANEL])
+    }
+}
 
 /// Sums of few rows and a few panels.
 #[repr(align(64))]
@@ -52,23 +59,12 @@ pub fn product(
     }
     #[cfg(target_arch = "x86_64")]
     if x.blocks().on_tiles() {
-        let mut sums = int8::tiles::GroupSums::new();
-        for (panel, group) in groups_on_tiles(panels, blocks) {
-            let columns = columns_of(weights, panel);
-            let mut sums = sums.multiply(weights, panel, x, group.clone());
-            for block in group {
-                let rows = x.blocks().rows_of(block);
-                let (here, after) = sums.split_at_mut(rows.len() * PANEL);
-                out.rows(rows, columns.clone(), here);
-                sums = after;
-            }
-        }
-        return;
+        return product_on_tiles(weights, panels, x, blocks, out);
     }
     if let Some(chunk) = chunks::chunk(weights, x, &blocks) {
         return chunks::product(weights, panels, x, blocks, chunk, out);
     }
-    let mut sums = TileSums([0.0; MAX_ROWS * PANEL]);
+    let mut sums = TileSums::new();
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(weights.n() - first);
@@ -77,8 +73,8 @@ pub fn product(
             if rows.len() > FEW_ROWS {
                 out.expect(rows.clone(), first..first + width);
             }
-            multiply(weights, panel, x, block, block - blocks.start, &mut sums);
-            out.rows(rows.clone(), first..first + width, &mut sums.0[..rows.len() * PANEL]);
+            let sums = multiply(weights, panel, x, block, block - blocks.start, &mut sums);
+            out.rows(rows, first..first + width, sums);
         }
     }
 }
@@ -113,37 +109,69 @@ pub fn product_pair(
     }
     #[cfg(target_arch = "x86_64")]
     if x.blocks().on_tiles() {
-        let mut sums = [int8::tiles::GroupSums::new(), int8::tiles::GroupSums::new()];
-        for (panel, group) in groups_on_tiles(panels, blocks) {
-            let columns = columns_of(a, panel);
-            let [sums_a, sums_b] = &mut sums;
-            let mut sums_a = sums_a.multiply(a, panel, x, group.clone());
-            let mut sums_b = sums_b.multiply(b, panel, x, group.clone());
-            for block in group {
-                let rows = x.blocks().rows_of(block);
-                let (here_a, after_a) = sums_a.split_at_mut(rows.len() * PANEL);
-                let (here_b, after_b) = sums_b.split_at_mut(rows.len() * PANEL);
-                out.rows(rows, columns.clone(), here_a, here_b);
-                (sums_a, sums_b) = (after_a, after_b);
-            }
-        }
-        return;
+        return pair_on_tiles(weights, panels, x, blocks, out);
     }
-    let mut sums = [TileSums([0.0; MAX_ROWS * PANEL]), TileSums([0.0; MAX_ROWS * PANEL])];
+    let [mut sums_a, mut sums_b] = [TileSums::new(), TileSums::new()];
     for panel in panels {
         let first = panel * PANEL;
         let width = PANEL.min(a.n() - first);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
             if rows.len() > FEW_ROWS {
-                out.expect(rows, first..first + width);
+                out.expect(rows.clone(), first..first + width);
             }
-            multiply(a, panel, x, block, block - blocks.start, &mut sums[0]);
-            multiply(b, panel, x, block, block - blocks.start, &mut sums[1]);
-            let [sums_a, sums_b] = &mut sums;
+            let a = multiply(a, panel, x, block, block - blocks.start, &mut sums_a);
+            let b = multiply(b, panel, x, block, block - blocks.start, &mut sums_b);
+            out.rows(rows, first..first + width, a, b);
+        }
+    }
+}
+
+/// [`product`] of quantised weights on tile registers. Never inlined: its sums would make every call of a single row touch all their pages.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn product_on_tiles(
+    weights: &PackedMatrix,
+    panels: Range<usize>,
+    x: &Prepared,
+    blocks: Range<usize>,
+    out: &mut dyn Epilogue,
+) {
+    let mut sums = int8::tiles::GroupSums::new();
+    for (panel, group) in groups_on_tiles(panels, blocks) {
+        let columns = columns_of(weights, panel);
+        let mut sums = sums.multiply(weights, panel, x, group.clone());
+        for block in group {
             let rows = x.blocks().rows_of(block);
-            let sums = rows.len() * PANEL;
-            out.rows(rows, first..first + width, &mut sums_a.0[..sums], &mut sums_b.0[..sums]);
+            let (here, after) = sums.split_at_mut(rows.len() * PANEL);
+            out.rows(rows, columns.clone(), here);
+            sums = after;
+        }
+    }
+}
+
+/// [`product_pair`], as [`product_on_tiles`].
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn pair_on_tiles(
+    [a, b]: [&PackedMatrix; 2],
+    panels: Range<usize>,
+    x: &Prepared,
+    blocks: Range<usize>,
+    out: &mut dyn PairEpilogue,
+) {
+    let mut sums = [int8::tiles::GroupSums::new(), int8::tiles::GroupSums::new()];
+    for (panel, group) in groups_on_tiles(panels, blocks) {
+        let columns = columns_of(a, panel);
+        let [sums_a, sums_b] = &mut sums;
+        let mut sums_a = sums_a.multiply(a, panel, x, group.clone());
+        let mut sums_b = sums_b.multiply(b, panel, x, group.clone());
+        for block in group {
+            let rows = x.blocks().rows_of(block);
+            let (here_a, after_a) = sums_a.split_at_mut(rows.len() * PANEL);
+            let (here_b, after_b) = sums_b.split_at_mut(rows.len() * PANEL);
+            out.rows(rows, columns.clone(), here_a, here_b);
+            (sums_a, sums_b) = (after_a, after_b);
         }
     }
 }
@@ -173,14 +201,15 @@ fn kernels_of_few_rows(weights: &PackedMatrix, x: &Prepared, blocks: &Range<usiz
     few_rows::kernels(x.blocks().isa(), weights.layout(), x.blocks().rows())
 }
 
-fn multiply(
+/// Multiplies one panel with one row block; gives `rows × PANEL` sums.
+fn multiply<'s>(
     weights: &PackedMatrix,
     panel: usize,
     x: &Prepared,
     block: usize,
     blocks_before: usize,
-    sums: &mut TileSums,
-) {
+    sums: &'s mut TileSums,
+) -> &'s mut [f32] {
     let blocks = x.blocks();
     let rows = blocks.rows_of(block).len();
     assert!(
@@ -200,11 +229,15 @@ fn multiply(
     } else {
         Ahead { at: next.as_ptr(), step: 0 }
     };
-    let at = sums.0.as_mut_ptr();
+    let at = sums.0.as_mut_ptr().cast::<f32>();
     let out = Sums { at, stride: PANEL, fresh: true, next: at };
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
-    // `sums` holds at least `rows × PANEL` values, and the instruction set was detected before an `Isa` was handed out.
-    unsafe { kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead) }
+    // `sums` holds at least `rows × PANEL` values, all of which a kernel that starts afresh writes, and the instruction set was detected
+    // before an `Isa` was handed out.
+    unsafe {
+        kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead);
+        std::slice::from_raw_parts_mut(at, rows * PANEL)
+    }
 }
 
 pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {
