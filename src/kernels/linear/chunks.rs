@@ -6,9 +6,10 @@
 
 #![allow(unsafe_code)]
 
+use super::grid::TILE_BLOCKS;
 use super::layout::{Layout, PANEL};
 use super::matrix::PackedMatrix;
-use super::product::{self, TILE_BLOCKS};
+use super::product::{self};
 use super::rows::Prepared;
 use super::{AHEAD_INPUTS, Ahead, Epilogue, Sums};
 use std::mem::MaybeUninit;

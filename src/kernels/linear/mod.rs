@@ -17,6 +17,7 @@ mod chunks;
 pub(super) mod epilogue;
 mod few_rows;
 pub(super) mod float;
+mod grid;
 mod int8;
 mod layout;
 mod matrix;
@@ -25,10 +26,11 @@ mod product;
 mod rows;
 
 pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual, add, copy, prefetch, prefetch_line};
+pub use grid::Grid;
 pub use layout::{Layout, PANEL, packed_bytes, panel_bytes};
 pub use matrix::PackedMatrix;
 pub use pack::{Source, pack};
-pub use product::{Grid, product, product_pair};
+pub use product::{product, product_pair};
 pub use rows::{Prepared, RowBlocks};
 
 /// Multiplies one panel with one row block over the whole of `k`.
