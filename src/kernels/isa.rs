@@ -95,7 +95,7 @@ impl Isa {
         }
     }
 
-    /// The paths that this CPU can run, slowest first.
+    /// The paths that this CPU can run, slowest first; without [`Isa::Amx`] where `STATICGRAD_ISA` takes AVX-512's extensions away.
     pub fn available() -> Vec<Isa> {
         let mut found = vec![Isa::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -112,7 +112,8 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
             {
                 found.push(Isa::Avx512);
-                if is_x86_feature_detected!("avx512vnni")
+                if extensions() != Extensions::None
+                    && is_x86_feature_detected!("avx512vnni")
                     && is_x86_feature_detected!("avx512bf16")
                     && super::tiles::allowed()
                 {
