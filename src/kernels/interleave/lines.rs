@@ -10,11 +10,9 @@ use half::bf16;
 use std::arch::x86_64::*;
 
 /// Inputs of a line.
-pub const LINE: usize = 32;
-/// Bytes of a line.
-pub const LINE_BYTES: usize = 64;
+const LINE: usize = 32;
 /// Words of a line.
-const WORDS: usize = LINE_BYTES / 4;
+const WORDS: usize = LINE / 2;
 
 /// Lines of a row that are made before the next row has its turn: lines of one row are far apart, those of neighbours adjacent.
 const AT_A_TIME: usize = 2;

@@ -12,8 +12,8 @@ use crate::kernels::isa::Isa;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Most rows of any register block.
-pub(super) const MAX_ROWS: usize = 32;
+/// Most rows of any register block; those of quantised weights have fewer.
+const MAX_ROWS: usize = float::MOST_BLOCK_ROWS;
 
 /// Row blocks of at most so many rows are finished before prefetched memory arrives.
 const FEW_ROWS: usize = 4;

@@ -1,13 +1,11 @@
 //! silu(linear(x, W₁)) · linear(x, W₂) becomes one linear with two weights.
 
-use super::{Uses, plain_linear_before};
+use super::{Uses, plain_linear_before, silu_before};
 use crate::graph::{Attr, Graph, NodeId, TensorId};
 
 /// The plain linear under `silu`, when only the product reads that.
 fn gate(graph: &Graph, uses: &Uses, t: TensorId) -> Option<NodeId> {
-    let silu = graph.producer(t)?;
-    uses.single(t)?;
-    (graph.node(silu).op == "silu").then(|| plain_linear_before(graph, uses, graph.node(silu).operands[0]))?
+    plain_linear_before(graph, uses, silu_before(graph, uses, t)?)
 }
 
 pub(super) fn run(graph: &mut Graph) {

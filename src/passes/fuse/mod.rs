@@ -98,6 +98,12 @@ impl Uses {
     }
 }
 
+/// What `silu` is taken of to give `t`, which only one node reads.
+fn silu_before(graph: &Graph, uses: &Uses, t: TensorId) -> Option<TensorId> {
+    let silu = graph.node(graph.producer(t)?);
+    (silu.op == "silu" && uses.single(t).is_some()).then(|| silu.operands[0])
+}
+
 /// A `linear` with one output and nothing after its bias.
 fn is_plain_linear(node: &Node) -> bool {
     let bare = |name: &str| node.attrs.get(name).is_none();

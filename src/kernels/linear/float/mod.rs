@@ -20,7 +20,7 @@ mod widened;
 #[cfg(target_arch = "x86_64")]
 pub(in crate::kernels) use tiles::Held;
 
-/// Rows of the blocks for [`hold`].
+/// Rows in a full register block on tile registers, those that [`hold`] is for.
 pub(in crate::kernels) const HELD_ROWS: usize = 32;
 
 use super::Kernel;
@@ -29,7 +29,7 @@ use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
 /// Most rows in a register block of any instruction set.
-pub(in crate::kernels) const MOST_BLOCK_ROWS: usize = 32;
+pub(in crate::kernels) const MOST_BLOCK_ROWS: usize = HELD_ROWS;
 
 /// Whether products with weights of `layout` run on tile registers, for which activations take the form of [`tile_rows`].
 pub(in crate::kernels) fn uses_tiles(isa: Isa, layout: Layout) -> bool {
@@ -40,7 +40,7 @@ pub(in crate::kernels) fn uses_tiles(isa: Isa, layout: Layout) -> bool {
 /// two tiles of rows by two of outputs take half of the loads from memory that one by one would.
 pub(in crate::kernels) fn block_rows(isa: Isa, layout: Layout) -> usize {
     match isa {
-        _ if uses_tiles(isa, layout) => 32,
+        _ if uses_tiles(isa, layout) => HELD_ROWS,
         _ if isa.has_avx512() => 12,
         _ => 6,
     }
