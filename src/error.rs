@@ -74,8 +74,13 @@ impl Error {
         Error::File { path: path.as_ref().to_path_buf(), offset: Some(offset), message: message.into() }
     }
 
-    /// Wraps what the operating system said about `path`; `action` is a verb (`open`, `read`, …).
+    /// Wraps what the operating system said about `path`; `action` is a verb (`open`, `read`, …). The name of a temporary file that
+    /// `source` brings is left out: it says nothing to who asked for `path`.
     pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
+        let source = match source.get_ref().and_then(|e| e.source()) {
+            Some(cause) => std::io::Error::new(source.kind(), cause.to_string()),
+            None => source,
+        };
         Error::Io { path: path.as_ref().to_path_buf(), action, source }
     }
 

@@ -107,7 +107,9 @@ fn requests_that_cannot_be_served() {
     let eval = |tokens: &str| format!("eval --model model --tokens {tokens}.safetensors --out out.safetensors");
     bench.refuses(&eval("high"), 1, &["token 256 is out of range", "0..256"]);
     bench.refuses(&eval("low"), 1, &["token -1 is out of range", "0..256"]);
-    bench.refuses(&eval("target"), 1, &["target 999 is out of range", "0..256"]);
+    bench.refuses(&eval("target"), 1, &["target.safetensors", "target 999 is out of range, at index 1", "0..256"]);
+    bench.tokens("none.safetensors", [1, 2], &[1, 2], Some(&[-100, -100]));
+    bench.refuses(&eval("none"), 1, &["none.safetensors", "all 'targets' are -100"]);
     bench.refuses(&eval("long"), 1, &["33 tokens", "context of 32"]);
     let prompt = "x".repeat(32);
     bench.refuses(&format!("run --model model {prompt}"), 1, &["32 tokens", "context is 32 rows"]);
@@ -121,7 +123,8 @@ fn requests_that_cannot_be_served() {
     // Destinations that cannot be written.
     let eval = "eval --model model --tokens in.safetensors --out";
     bench.refuses(&format!("{eval} nowhere/out.safetensors"), 1, &["nowhere/out.safetensors", "cannot create"]);
-    bench.refuses(&format!("{eval} model"), 1, &["model", "is a directory"]);
+    std::fs::create_dir(bench.path("folder")).unwrap();
+    bench.refuses(&format!("{eval} folder"), 1, &["folder", "is a directory"]);
     bench.refuses("compile model -o nowhere/m.plan", 1, &["nowhere/m.plan", "cannot create"]);
 }
 

@@ -139,6 +139,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.repeat == 0 {
         return Err(Error::Usage("--repeat must be at least 1".into()));
     }
+    if args.rows == Some(0) {
+        return Err(Error::Usage("--rows 0: must be at least 1".into()));
+    }
     if args.profile.is_some() && !matches!(args.what, What::Prefill | What::Train) {
         let instead = "run --profile takes the time of a prompt and of generated tokens";
         return Err(Error::Usage(format!("--profile goes with --what prefill or --what train; {instead}")));
@@ -160,8 +163,15 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             ladder::run(&model_args(args, path), threads, (rows, args.repeat), args.json, args.chart.as_deref())
         }
         (What::Disturbed, Some(path)) => disturbed(args, &open(args, path)?, threads),
-        (What::Prefill, Some(path)) => speed(args, &open(args, path)?, Work::Prefill(prompt(args, 512)), threads),
-        (What::Decode, Some(path)) => speed(args, &open(args, path)?, Work::Decode(prompt(args, 8)), threads),
+        (What::Prefill, Some(path)) => {
+            let model = open(args, path)?;
+            let context = model.context()?;
+            if let Some(rows) = args.rows.filter(|&rows| rows > context) {
+                return Err(Error::Usage(format!("--rows {rows} exceeds the model's context of {context} rows")));
+            }
+            speed(args, &model, Work::Prefill(args.rows.unwrap_or(512)), threads)
+        }
+        (What::Decode, Some(path)) => speed(args, &open(args, path)?, Work::Decode(args.rows.unwrap_or(8)), threads),
     }
 }
 
@@ -186,7 +196,7 @@ fn roofline(args: &BenchArgs, threads: usize) {
     let isa = Isa::current();
     let mut streams = Streams::allocate();
     let repeat = |f: &mut dyn FnMut() -> f64| best_and_median((0..args.repeat).map(|_| f() / 1e9).collect());
-    let show = |what, unit, (best, median): (f64, f64)| {
+    let show = |what, dtype, unit, (best, median): (f64, f64)| {
         let percent_of_limit = 100.0 * median / best;
         print(
             args,
@@ -194,7 +204,7 @@ fn roofline(args: &BenchArgs, threads: usize) {
             &Measured {
                 what,
                 model: "machine",
-                dtype: "f32",
+                dtype,
                 rows: 0,
                 best,
                 median,
@@ -205,18 +215,15 @@ fn roofline(args: &BenchArgs, threads: usize) {
             },
         );
     };
-    show("read bandwidth", "GB/s", repeat(&mut || streams.read_bandwidth(isa, threads)));
-    show("update bandwidth", "GB/s", repeat(&mut || streams.update_bandwidth(isa, threads)));
-    for (what, kind) in
-        [("f32 peak", Arithmetic::F32), ("bf16 peak", Arithmetic::Bf16), ("int8 peak", Arithmetic::Int8)]
-    {
-        show(what, "GFLOP/s", repeat(&mut || arithmetic_peak(isa, kind, threads).best));
+    show("read bandwidth", "f32", "GB/s", repeat(&mut || streams.read_bandwidth(isa, threads)));
+    show("update bandwidth", "f32", "GB/s", repeat(&mut || streams.update_bandwidth(isa, threads)));
+    for (what, dtype, kind) in [
+        ("f32 peak", "f32", Arithmetic::F32),
+        ("bf16 peak", "bf16", Arithmetic::Bf16),
+        ("int8 peak", "int8", Arithmetic::Int8),
+    ] {
+        show(what, dtype, "GFLOP/s", repeat(&mut || arithmetic_peak(isa, kind, threads).best));
     }
-}
-
-/// Rows of the prompt, or the usual number.
-fn prompt(args: &BenchArgs, usual: usize) -> usize {
-    args.rows.unwrap_or(usual).max(1)
 }
 
 fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<()> {
@@ -242,7 +249,7 @@ fn speed(args: &BenchArgs, model: &Model, work: Work, threads: usize) -> Result<
 const MOST_SLOWDOWN: f64 = 2.0;
 
 fn disturbed(args: &BenchArgs, model: &Model, threads: usize) -> Result<()> {
-    for work in [Work::Decode(8), Work::Prefill(prompt(args, 512))] {
+    for work in [Work::Decode(8), Work::Prefill(args.rows.unwrap_or(512))] {
         for slow in disturbed::measure(model, work, threads, args.repeat)? {
             let m = Measured {
                 what: &format!("{} {}", slow.work.name(), slow.by),

@@ -3,6 +3,7 @@
 use super::model::{graph_of, parse_kv_type, parse_sets};
 use super::output::{bytes, line};
 use super::size;
+use crate::disk::keep_input;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
@@ -12,7 +13,6 @@ use crate::passes::{Fusions, Layout, Mode, Training, lower, train};
 use crate::plan::budget::{self, FuseOptimizer};
 use crate::plan::{Plan, compile_with, file};
 use crate::spec;
-use crate::tensor::DType;
 use crate::weights::{Checkpoint, ParamStore, WeightsType};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -82,7 +82,7 @@ enum PlanMode {
     Train,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 enum PlanLayout {
     Compact,
     Full,
@@ -107,6 +107,33 @@ fn source_graph(args: &CompileArgs) -> Result<Graph> {
     graph_of(Checkpoint::open(&path, &sets)?.config(), &sets)
 }
 
+/// Refuses options that would have no effect beside the others.
+fn refuse_ignored(args: &CompileArgs) -> Result<()> {
+    let training = args.mode == PlanMode::Train;
+    let rules = [
+        (training && args.step_rows.is_some(), "--step-rows is for --mode infer"),
+        (training && args.wanted_rows.is_some(), "--wanted-rows is for --mode infer"),
+        (training && args.layout == PlanLayout::Full, "--layout is for --mode infer"),
+        (training && args.kv_type != "f32", "--kv-type is for --mode infer; training needs f32"),
+        (!training && args.memory_budget.is_some(), "--memory-budget is for --mode train"),
+        (!training && args.fuse_optimizer, "--fuse-optimizer is for --mode train"),
+        (!training && args.accumulate, "--accumulate is for --mode train"),
+        (args.emit.is_some() && args.output.is_some(), "--emit prints a graph and writes no plan; leave out -o"),
+        (
+            args.weights.is_some() && args.output.is_none(),
+            "--weights packs weights into a plan file; name the file with -o, or leave out --weights",
+        ),
+        (
+            args.weights.is_none() && args.weights_type != "native",
+            "--weights-type is the type of packed weights; give --weights PATH",
+        ),
+    ];
+    match rules.iter().find(|(broken, _)| *broken) {
+        Some((_, message)) => Err(Error::Usage((*message).into())),
+        None => Ok(()),
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &CompileArgs) -> Result<()> {
     let counts = [("--rows", args.rows), ("--step-rows", args.step_rows), ("--wanted-rows", args.wanted_rows)];
@@ -114,6 +141,10 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         if count == Some(0) {
             return Err(Error::Usage(format!("{flag} 0: must be at least 1")));
         }
+    }
+    refuse_ignored(args)?;
+    for input in args.weights.iter().chain([&PathBuf::from(&args.spec)]) {
+        args.output.iter().try_for_each(|output| keep_input(input, output))?;
     }
     let kv_type = parse_kv_type(Some(&args.kv_type))?;
     let graph = source_graph(args)?;
@@ -135,9 +166,6 @@ pub fn run(args: &CompileArgs) -> Result<()> {
     }
     let graph = match args.mode {
         PlanMode::Infer => keep_as(&graph, kv_type)?,
-        PlanMode::Train if kv_type != DType::F32 => {
-            return Err(Error::Usage("--kv-type is for --mode infer; training needs f32".into()));
-        }
         PlanMode::Train => {
             let training =
                 Training { accumulate: args.accumulate, optimizer: Some(AdamW::default()), ..Training::default() };
@@ -163,9 +191,6 @@ pub fn run(args: &CompileArgs) -> Result<()> {
     }
     let step_rows = match args.mode {
         PlanMode::Infer => args.step_rows.unwrap_or(context.min(64)),
-        PlanMode::Train if args.step_rows.is_some() => {
-            return Err(Error::Usage("--step-rows is for --mode infer".into()));
-        }
         PlanMode::Train => args.slots.saturating_mul(context),
     };
     let wanted_rows = match args.mode {
@@ -173,13 +198,11 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         PlanMode::Train => step_rows,
     };
     let capacity = Capacity { slots: args.slots, context, step_rows, wanted_rows };
-    let plan = if args.mode == PlanMode::Train && (args.memory_budget.is_some() || args.fuse_optimizer) {
+    let plan = if args.memory_budget.is_some() || args.fuse_optimizer {
         let fuse = if args.fuse_optimizer { FuseOptimizer::Always } else { FuseOptimizer::Never };
         let budgeted = budget::fit(graph, capacity, args.memory_budget.unwrap_or(u64::MAX), 1, fuse)?;
         size::print_curve(&budgeted.curve, &budgeted.choice);
         budgeted.plan
-    } else if args.memory_budget.is_some() || args.fuse_optimizer {
-        return Err(Error::Usage("--memory-budget and --fuse-optimizer are for --mode train".into()));
     } else {
         compile_with(graph, mode, capacity, fusions)?
     };

@@ -4,7 +4,7 @@ use super::ThreadArgs;
 use super::gradients::gradients;
 use super::model::{Model, ModelArgs};
 use super::output::line;
-use crate::disk::write_atomically;
+use crate::disk::{keep_input, write_atomically};
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
 use crate::ops::Capacity;
@@ -83,6 +83,21 @@ impl Batch {
         };
         Ok(Batch { batch: shape[0], length: shape[1], tokens, targets })
     }
+
+    /// Checks that the model knows all tokens and targets, and that there is a loss if there are targets; `path` is for messages.
+    fn check(&self, path: &Path, vocabulary: usize) -> Result<()> {
+        let known = |t: i32| usize::try_from(t).is_ok_and(|t| t < vocabulary);
+        let token = self.tokens.iter().position(|&t| !known(t)).map(|i| ("token", self.tokens[i], i));
+        let target = self.targets.iter().position(|&t| t != -100 && !known(t)).map(|i| ("target", self.targets[i], i));
+        if let Some((what, bad, at)) = token.or(target) {
+            let message = format!("{what} {bad} is out of range, at index {at}: the model knows 0..{vocabulary}");
+            return Err(Error::file(path, message));
+        }
+        if !self.targets.is_empty() && self.targets.iter().all(|&t| t == -100) {
+            return Err(Error::file(path, "all 'targets' are -100, so there is no loss; leave them out, or give one"));
+        }
+        Ok(())
+    }
 }
 
 /// −log softmax(logits)[target], in f64.
@@ -98,12 +113,12 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         return Err(Error::Usage("--step-rows 0: must be at least 1".into()));
     }
     let threads = args.threads.count()?;
+    keep_input(&args.tokens, &args.out)?;
+    args.model.keep(&args.out)?;
     let batch = Batch::read(&args.tokens)?;
     let model = Model::open(&args.model)?;
     let vocabulary = model.logits_width()?;
-    if let Some(bad) = batch.targets.iter().find(|&&t| t != -100 && (t < 0 || t as usize >= vocabulary)) {
-        return Err(Error::Request(format!("target {bad} is out of range: the model knows 0..{vocabulary}")));
-    }
+    batch.check(&args.tokens, vocabulary)?;
     let mut loss = 0.0;
     let mut counted = 0usize;
     write_atomically(&args.out, |out| {
@@ -131,7 +146,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             logits.iter().try_for_each(|&x| out.write_f32::<LittleEndian>(x)).map_err(fail)
         })?;
         if !batch.targets.is_empty() {
-            loss /= counted.max(1) as f64;
+            loss /= counted as f64;
             out.write_f32::<LittleEndian>(loss as f32).map_err(fail)?;
         }
         let mut values = gradients.iter().flat_map(|(_, values)| values);

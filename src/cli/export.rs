@@ -44,6 +44,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let names = || format.dtypes().iter().map(|d| d.name()).collect::<Vec<_>>().join(", ");
     let dtype = DType::from_name(&args.dtype)
         .ok_or_else(|| Error::Usage(format!("--type {}: unknown; {} has {}", args.dtype, format.name(), names())))?;
+    args.model.keep(&args.out)?;
     let model = Model::open(&args.model)?;
     let (_, checkpoint) = model.checkpoint("export")?;
     let export = Export { config: checkpoint.config(), tokenizer: checkpoint.tokenizer(), format, dtype };

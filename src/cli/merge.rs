@@ -2,6 +2,7 @@
 
 use super::model::{Model, ModelArgs};
 use super::output::line;
+use crate::disk::keep_input;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use crate::weights::{Export, ExportFormat, adapter::Adapter, parameters};
@@ -28,6 +29,8 @@ pub struct MergeArgs {
 pub fn run(args: &MergeArgs) -> Result<()> {
     let dtype = DType::from_name(&args.dtype)
         .ok_or_else(|| Error::Usage(format!("--type {}: unknown; use f32, f16 or bf16", args.dtype)))?;
+    args.model.keep(&args.out)?;
+    keep_input(&args.adapter, &args.out)?;
     let model = Model::open(&args.model)?;
     let (_, checkpoint) = model.checkpoint("merge")?;
     let adapter = Adapter::open(&args.adapter)?;

@@ -23,7 +23,7 @@ mod train;
 
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -90,9 +90,20 @@ impl ThreadArgs {
     }
 }
 
+/// The command line's grammar. A negative number is a value everywhere, so that it is refused, where it makes no sense, by the rule
+/// of its option rather than as an unknown option.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        command.mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        })
+    })
+}
+
 /// Parses the command line, runs the command, prints errors. Exit code 1 on failure, 2 on wrong usage.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
     let result = Isa::from_environment().map_err(Error::Usage).and_then(|_| match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -119,7 +130,6 @@ pub fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     /// Words of a line; double quotes hold one together.
     fn words(line: &str) -> Vec<String> {
@@ -134,7 +144,7 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_and_every_example_parses() {
-        let mut program = Cli::command();
+        let mut program = command();
         let mut lines = Vec::new();
         for command in std::iter::once(&mut program.clone()).chain(program.get_subcommands_mut()) {
             let help = command.get_after_help().unwrap_or_else(|| panic!("{}", command.get_name())).to_string();

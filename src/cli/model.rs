@@ -1,6 +1,7 @@
 //! From `--model PATH` to a graph, a plan, weights and a tokenizer.
 
 use super::embedded;
+use crate::disk::keep_input;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
@@ -35,6 +36,16 @@ pub struct ModelArgs {
     /// Set a dimension or constant of the spec (repeatable), such as C=64.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+}
+
+impl ModelArgs {
+    /// Refuses to write over the model or its weights.
+    ///
+    /// # Errors
+    /// `output` is one of them.
+    pub fn keep(&self, output: &Path) -> Result<()> {
+        self.model.iter().chain(&self.weights).try_for_each(|input| keep_input(input, output))
+    }
 }
 
 /// An opened model: what to compute, and where its weights are.

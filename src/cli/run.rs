@@ -4,6 +4,7 @@ use super::ThreadArgs;
 use super::model::{Model, ModelArgs};
 use super::output::{self, bytes};
 use super::profile;
+use crate::disk::destination;
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want, return_freed_memory};
 use crate::ops::Capacity;
@@ -48,13 +49,23 @@ const PREFILL_ROWS: usize = 256;
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Result<()> {
     let started = Instant::now();
+    let threads = args.threads.count()?;
+    if let Some(trace) = args.profile.as_deref().filter(|trace| !trace.is_empty()) {
+        destination(trace.as_ref())?;
+        args.model.keep(trace.as_ref())?;
+    }
     let model = Model::open(&args.model)?;
     let tokenizer = model.tokenizer()?;
     let prompt: Vec<i32> =
         tokenizer.encode(&args.prompt, EncodeOptions::PROMPT)?.into_iter().map(|t| t as i32).collect();
     let context = model.context()?;
     if prompt.is_empty() {
-        return Err(Error::Request("the prompt is empty and the model has no start token; give some text".into()));
+        let taken = args.profile.as_deref().filter(|trace| !trace.is_empty());
+        let hint = taken.map_or_else(String::new, |trace| {
+            format!("; --profile took '{trace}' as the name of the trace: put --profile last if it is the prompt")
+        });
+        let message = format!("the prompt is empty and the model has no start token; give some text{hint}");
+        return Err(Error::Request(message));
     }
     if prompt.len() >= context {
         return Err(Error::Request(format!(
@@ -66,7 +77,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let step_rows = prompt.len().min(PREFILL_ROWS);
     let plan = model.plan(Capacity { slots: 1, context: rows, step_rows, wanted_rows: 1 })?;
     let store = model.store(&plan)?;
-    let mut session = Session::new(&plan, args.threads.count()?, &|name| store.get(name))?;
+    let mut session = Session::new(&plan, threads, &|name| store.get(name))?;
     let options =
         SamplerOptions { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     let mut sampler = Sampler::new(options, session.vocabulary())?;

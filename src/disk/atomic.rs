@@ -7,6 +7,8 @@ use tempfile::NamedTempFile;
 
 /// Bytes that gather before they are written.
 const BUFFER: usize = 1 << 16;
+/// How names of files that are not complete end.
+const PARTIAL: &str = ".partial";
 
 /// Written beside its destination under a temporary name; [`AtomicFile::commit`] makes it durable and renames it. Dropped
 /// without a commit it leaves nothing behind, and a kill at any moment leaves the old file or the new one.
@@ -16,26 +18,24 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a file that will become `path`, whose directory must exist.
+    /// Starts a file that will become `path`, or what `path` links to; its directory must exist.
     ///
     /// # Errors
-    /// A path that is a directory; what the system reports.
+    /// As [`destination`]; what the system reports.
     pub fn create(path: &Path) -> Result<Self> {
-        let name = path.file_name().ok_or_else(|| Error::file(path, "not the name of a file"))?;
-        if path.is_dir() {
-            return Err(Error::file(path, "is a directory; give the name of a file"));
-        }
+        let target = destination(path)?;
+        let name = target.file_name().ok_or_else(|| Error::file(path, "not the name of a file"))?;
         let prefix = format!(".{}.", name.to_string_lossy());
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".partial");
+        builder.prefix(&prefix).suffix(PARTIAL);
         #[cfg(unix)]
         {
             // As a file made by `File::create`: readable by all that the process's mask allows.
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(directory_of(path)).map_err(|e| Error::io(path, "create", e))?;
-        Ok(Self { path: path.to_path_buf(), writer: BufWriter::with_capacity(BUFFER, file) })
+        let file = builder.tempfile_in(directory_of(&target)).map_err(|e| Error::io(path, "create", e))?;
+        Ok(Self { path: target, writer: BufWriter::with_capacity(BUFFER, file) })
     }
 
     /// Writes all of `bytes`; the error names the destination.
@@ -83,6 +83,52 @@ pub fn write_atomically(path: &Path, content: impl FnOnce(&mut AtomicFile) -> Re
     let mut file = AtomicFile::create(path)?;
     content(&mut file)?;
     file.commit()
+}
+
+/// Where a file written to `path` ends up, through symbolic links. A rename would replace a device or a pipe by a file, so those
+/// are refused.
+///
+/// # Errors
+/// A path that is a directory or not a regular file, or whose directory does not exist.
+pub fn destination(path: &Path) -> Result<PathBuf> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(Error::file(path, "is a directory; give the name of a file")),
+        Ok(found) if !found.is_file() => {
+            Err(Error::file(path, "is a device or a pipe, which cannot be written as a whole; give the name of a file"))
+        }
+        Ok(_) => std::fs::canonicalize(path).map_err(|e| Error::io(path, "open", e)),
+        Err(_) if !directory_of(path).is_dir() => {
+            let directory = directory_of(path).display();
+            Err(Error::file(path, format!("cannot create: there is no directory {directory}; make it first")))
+        }
+        Err(_) => Ok(path.to_path_buf()),
+    }
+}
+
+/// Refuses to write to `output`, or into it, what is made from `input`, when both are the same file or directory.
+///
+/// # Errors
+/// They are the same.
+pub fn keep_input(input: &Path, output: &Path) -> Result<()> {
+    match (std::fs::canonicalize(input), std::fs::canonicalize(output)) {
+        (Ok(a), Ok(b)) if a == b => Err(Error::Usage(format!(
+            "{}: is what the command reads, and would be overwritten; write to another place",
+            output.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Removes from `directory` what writers that were killed left behind; none may be at work there. What cannot be removed stays.
+pub fn remove_partial(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(PARTIAL) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -138,9 +184,51 @@ mod tests {
     fn impossible_places_are_errors() {
         let directory = tempfile::tempdir().unwrap();
         let nowhere = AtomicFile::create(&directory.path().join("no/a.bin")).err().unwrap().to_string();
-        assert!(nowhere.contains("no/a.bin: cannot create"), "{nowhere}");
+        assert!(nowhere.contains("no/a.bin: cannot create") && nowhere.ends_with("no; make it first"), "{nowhere}");
         let taken = AtomicFile::create(directory.path()).err().unwrap().to_string();
         assert!(taken.contains("is a directory"), "{taken}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_links_and_sockets_stay_sockets() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("far")).unwrap();
+        std::fs::write(at("far/file"), "old").unwrap();
+        std::os::unix::fs::symlink("far/file", at("link")).unwrap();
+        write_atomically(&at("link"), |w| w.put(b"new")).unwrap();
+        assert!(at("link").is_symlink());
+        assert_eq!(std::fs::read(at("far/file")).unwrap(), b"new");
+        assert_eq!(entries(&at("far")), 1);
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        let refused = AtomicFile::create(&at("socket")).err().unwrap().to_string();
+        assert!(refused.contains("device or a pipe"), "{refused}");
+    }
+
+    #[test]
+    fn an_input_is_no_output() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("a"), "").unwrap();
+        let refused = keep_input(&at("a"), &directory.path().join(".").join("a")).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(keep_input(directory.path(), directory.path()).is_err());
+        keep_input(&at("a"), &at("b")).unwrap();
+        keep_input(&at("no"), &at("no")).unwrap();
+    }
+
+    #[test]
+    fn what_a_kill_left_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = AtomicFile::create(&directory.path().join("a.bin")).unwrap();
+        std::mem::forget(left);
+        for name in ["a.partial", ".hidden"] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(entries(directory.path()), 3);
+        remove_partial(directory.path());
+        assert_eq!(entries(directory.path()), 2, "only what a writer leaves");
     }
 
     #[cfg(unix)]

@@ -3,5 +3,5 @@
 mod atomic;
 mod mapped;
 
-pub use atomic::{AtomicFile, write_atomically};
+pub use atomic::{AtomicFile, destination, keep_input, remove_partial, write_atomically};
 pub use mapped::MappedFile;

@@ -33,8 +33,11 @@ impl Arena {
     /// # Errors
     /// When the system has not that much memory.
     pub fn new(bytes: u64) -> Result<Self> {
-        let refuse =
-            || Error::Request(format!("cannot allocate an arena of {bytes} bytes; lower --rows, --slots or --threads"));
+        let refuse = || {
+            Error::Request(format!(
+                "cannot allocate an arena of {bytes} bytes; ask for fewer rows, sequences or threads"
+            ))
+        };
         let len = usize::try_from(bytes).map_err(|_| refuse())?;
         let align = if len >= HUGE_PAGE { HUGE_PAGE } else { 64 };
         let layout = Layout::from_size_align(len.max(64), align).map_err(|_| refuse())?;

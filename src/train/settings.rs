@@ -131,6 +131,11 @@ impl Settings {
         let refuse = |option: &str, value: String, rule: &str| {
             Err(Error::Usage(format!("--{option} {value}: it must be {rule}")))
         };
+        for (option, path) in [("data", Some(&self.data)), ("val", self.val.as_ref())] {
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
+                return refuse(option, path.display().to_string(), "a path in UTF-8, so that a checkpoint can name it");
+            }
+        }
         if self.steps == 0 {
             return refuse("steps", "0".into(), "at least 1");
         }

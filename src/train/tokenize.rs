@@ -1,10 +1,11 @@
 //! Text files to a training and a validation token file.
 
-use std::path::{Path, PathBuf};
-
 use super::tokens::{TokenWidth, TokenWriter};
+use crate::disk::keep_input;
 use crate::error::{Error, Result};
 use crate::text::{EncodeOptions, Tokenizer};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// How to turn text into token files.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -40,6 +41,11 @@ pub fn tokenize(
             options.val_fraction
         )));
     }
+    let validation_out = if options.val_fraction > 0.0 { Some(validation_path(out)?) } else { None };
+    for path in files {
+        keep_input(path, out)?;
+        validation_out.iter().try_for_each(|out| keep_input(path, out))?;
+    }
     let mut tokens = Vec::new();
     for path in files {
         encode_document(path, tokenizer, options.sections, &mut tokens)?;
@@ -51,26 +57,27 @@ pub fn tokenize(
         writer.finish().map(|count| (path.to_path_buf(), count))
     };
     let (train, validation) = tokens.split_at(train_count(tokens.len(), options.val_fraction));
-    if train.is_empty() || (options.val_fraction > 0.0 && validation.is_empty()) {
-        return Err(Error::Request(format!(
-            "{} tokens are too few for a training and a validation file with a fraction of {}",
-            tokens.len(),
-            options.val_fraction
-        )));
+    if train.is_empty() || (validation_out.is_some() && validation.is_empty()) {
+        let what = match &validation_out {
+            Some(_) => format!("a training and a validation file with a fraction of {}", options.val_fraction),
+            None => "a token file".to_string(),
+        };
+        return Err(Error::Request(format!("{} tokens are too few for {what}; give more text", tokens.len())));
     }
-    let validation = if validation.is_empty() { None } else { Some(write(&validation_path(out)?, validation)?) };
+    let validation = validation_out.map(|out| write(&out, validation)).transpose()?;
     Ok(TokenizeReport { train: write(out, train)?, validation })
 }
 
 /// `train.bin` → `val.bin`, `x_train.bin` → `x_val.bin`, `x.bin` → `x_val.bin`.
 fn validation_path(out: &Path) -> Result<PathBuf> {
-    let stem = out.file_stem().and_then(|stem| stem.to_str());
-    let stem = stem.ok_or_else(|| Error::file(out, "not the name of a token file"))?;
-    let name = match stem.strip_suffix("train") {
-        Some(start) => format!("{start}val"),
-        None => format!("{stem}_val"),
+    let stem = out.file_stem().ok_or_else(|| Error::file(out, "not the name of a token file"))?;
+    let mut name = match stem.to_str().and_then(|stem| stem.strip_suffix("train")) {
+        Some(start) => OsString::from(format!("{start}val")),
+        None => [stem, "_val".as_ref()].into_iter().collect(),
     };
-    Ok(out.with_file_name(name).with_extension(out.extension().unwrap_or("bin".as_ref())))
+    name.push(".");
+    name.push(out.extension().unwrap_or("bin".as_ref()));
+    Ok(out.with_file_name(name))
 }
 
 /// Tokens that stay for training when the last share is set aside.
@@ -154,9 +161,40 @@ mod tests {
 
     #[test]
     fn names_of_the_validation_file() {
-        for (out, validation) in [("d/train.bin", "d/val.bin"), ("x_train.bin", "x_val.bin"), ("x.bin", "x_val.bin")] {
+        for (out, validation) in [
+            ("d/train.bin", "d/val.bin"),
+            ("x_train.bin", "x_val.bin"),
+            ("x.bin", "x_val.bin"),
+            ("x.v2.bin", "x.v2_val.bin"),
+            ("x", "x_val.bin"),
+        ] {
             assert_eq!(validation_path(Path::new(out)).unwrap(), Path::new(validation));
         }
+        assert!(validation_path(Path::new("..")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_not_text() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = |bytes| Path::new(std::ffi::OsStr::from_bytes(bytes)).to_path_buf();
+        assert_eq!(validation_path(&name(b"d/\xff.bin")).unwrap(), name(b"d/\xff_val.bin"));
+    }
+
+    #[test]
+    fn texts_are_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let (text, out) = (directory.path().join("x_val.bin"), directory.path().join("x.bin"));
+        std::fs::write(&text, "Hello").unwrap();
+        let run = |out: &Path, val_fraction| {
+            let options = TokenizeOptions { val_fraction, sections: false };
+            tokenize(std::slice::from_ref(&text), &Tokenizer::bytes(), options, out)
+        };
+        for refused in [run(&text, 0.0), run(&out, 0.5)] {
+            assert!(refused.unwrap_err().to_string().contains("would be overwritten"));
+        }
+        assert_eq!(std::fs::read(&text).unwrap(), b"Hello");
+        run(&out, 0.0).unwrap();
     }
 
     #[test]

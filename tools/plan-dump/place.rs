@@ -36,7 +36,7 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     capacity: Option<u64>,
     /// Stop after this many seconds with the best placement so far.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_seconds)]
     time_limit: Option<Duration>,
     /// Look for the lowest arena even when the capacity is met; the default without --capacity.
     #[arg(long)]

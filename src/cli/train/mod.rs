@@ -1,5 +1,6 @@
 //! `staticgrad train`: from scratch or finetuning, with checkpoints that a run continues from bit-identically.
 
+mod directory;
 pub(super) mod lora_options;
 mod memory;
 mod options;
@@ -10,11 +11,13 @@ pub(super) mod source;
 
 use super::output::{line, note};
 use super::size;
+use crate::disk::keep_input;
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use crate::train::checkpoint::Saved;
 use crate::train::sample::Sampling;
 use crate::train::{Log, Planning, Record, Run, Settings, Step, init, planning};
+use directory::RunDirectory;
 pub use options::TrainArgs;
 use progress::Progress;
 use saver::Saver;
@@ -40,18 +43,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let dtype = DType::from_name(&args.save_type).filter(|d| [DType::F32, DType::F16, DType::BF16].contains(d));
     let dtype = dtype.ok_or_else(|| Error::Usage(format!("--save-type {}: use f32, f16 or bf16", args.save_type)))?;
     let threads = args.threads.count()?;
-    let path = args.out.join(CHECKPOINT);
+    let mut directory = RunDirectory::open(&args.out)?;
+    let path = directory.checkpoint();
     let saved = match (path.exists(), args.resume) {
         (true, true) => {
             let mut saved = Saved::open(&path)?;
             saved.set_planning(args.planning.over(saved.state().settings.planning));
             Some(saved)
         }
-        (true, false) => {
-            let message = "already holds a run; continue it with --resume, or choose another --out";
-            return Err(Error::file(&args.out, message));
+        (_, false) => {
+            directory.refuse_run()?;
+            None
         }
-        (false, _) => None,
+        (false, true) => None,
     };
     let settings = match &saved {
         Some(saved) => {
@@ -67,6 +71,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         })?,
     };
     let source = ModelSource::open(&settings.model, settings.size.as_deref(), &settings.set)?;
+    if source.checkpoint.is_some() {
+        keep_input(settings.model.as_ref(), &args.out)?;
+    }
     let rows = source.dim("T")?;
     if settings.context > rows {
         return Err(Error::Usage(format!("--context {}: the model's context is {rows}", settings.context)));
@@ -85,7 +92,6 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         (0, _) | (_, Err(_)) => None,
         (_, Ok(tokenizer)) => Sampling::new(&graph, rows, tokenizer, source.dim("V")?, args.sample_tokens, threads)?,
     };
-    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create", e))?;
     memory::report(&plan, threads, &data, sampling.as_ref());
 
     let mut run = Run::new(&plan, threads, settings.clone(), data.train, data.validation)?;
@@ -101,6 +107,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if let Some(saved) = saved {
         run.resume(&path, saved)?;
     }
+    directory.make()?;
     let saver = Saver {
         directory: &args.out,
         checkpoint: path,
