@@ -7,7 +7,7 @@ use staticgrad::ops::Capacity;
 use staticgrad::passes::optimizer::AdamW;
 use staticgrad::passes::{Mode, Training, recompute, train};
 use staticgrad::plan::budget::{self, FuseOptimizer};
-use staticgrad::plan::compile;
+use staticgrad::plan::{Plan, compile};
 use staticgrad::spec;
 
 fn sets(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -24,14 +24,20 @@ fn graph(model: &str, training: &Training) -> staticgrad::graph::Graph {
 
 const CAPACITY: Capacity = Capacity { slots: 2, context: 32, step_rows: 64, wanted_rows: 64 };
 
-/// Bits of loss and of all gradients of one step.
-fn step(plan: &staticgrad::plan::Plan) -> Vec<u32> {
+/// A trainer whose parameters are filled, and their names.
+fn filled(plan: &Plan) -> (Trainer<'_>, Vec<String>) {
     let mut trainer = Trainer::new(plan, 2).expect("starts");
     let names: Vec<String> = trainer.parameters().map(str::to_string).collect();
     for (p, name) in names.iter().enumerate() {
         let values = trainer.parameter_mut(name).expect("a parameter");
         values.iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 37 + p * 101) as f32).sin() * 0.2 + 0.05);
     }
+    (trainer, names)
+}
+
+/// Bits of loss and of all gradients of one step.
+fn step(plan: &Plan) -> Vec<u32> {
+    let (mut trainer, names) = filled(plan);
     let tokens: Vec<i32> = (0..64).map(|i| (i * 13 + i * i) % 97).collect();
     let targets: Vec<i32> = (0..64).map(|i| (i * 17 + 3) % 97).collect();
     trainer.begin(1);
@@ -90,13 +96,8 @@ fn an_optimiser_inside_backward_updates_as_one_after_it() {
     let graph = graph("gpt2", &training);
     let after = compile(graph.clone(), Mode::Train, CAPACITY).expect("plans");
     let inside = budget::fit(graph, CAPACITY, u64::MAX, 1, FuseOptimizer::Always).expect("fits").plan;
-    let run = |plan: &staticgrad::plan::Plan| {
-        let mut trainer = Trainer::new(plan, 2).expect("starts");
-        let names: Vec<String> = trainer.parameters().map(str::to_string).collect();
-        for (p, name) in names.iter().enumerate() {
-            let values = trainer.parameter_mut(name).expect("a parameter");
-            values.iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 37 + p * 101) as f32).sin() * 0.2 + 0.05);
-        }
+    let run = |plan: &Plan| {
+        let (mut trainer, names) = filled(plan);
         let tokens: Vec<i32> = (0..64).map(|i| (i * 13 + i * i) % 97).collect();
         for s in 1..=3 {
             let update = staticgrad::exec::Update { step: s, learning_rate: 1e-3, max_norm: None };

@@ -6,6 +6,7 @@ mod cores;
 mod high_water;
 mod profile;
 mod run;
+mod runs;
 mod session;
 mod trained;
 mod trainer;

@@ -1,7 +1,6 @@
 //! Workers that walk a list of phases together.
 //!
-//! The tiles of a phase are split into one run per worker. A 64-bit word holds (end, next tile) of each run; a claim takes a share of what
-//! is left of it. A worker claims from its own run first, so that it streams memory in order, then from the runs of others; it counts what it
+//! The tiles of a phase are split into one run per worker ([`runs`](super::runs)). A worker claims from its own run first, so that it streams memory in order, then from the runs of others; it counts what it
 //! did of its own run once, as a counter that all workers write is far away from most of them. A phase ends when its last *tile* ends, not
 //! when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds tiles. Whoever finishes the last tile
 //! opens the next phase, or runs it where it is a single tile. Waiting is spin, then park on a futex; a worker that spins fetches what it will
@@ -9,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::cores::{self, Place};
+use super::runs::{claim, word};
 use crate::kernels::linear::prefetch_line;
 pub use crate::ops::run_start;
 use std::ops::Range;
@@ -48,32 +48,6 @@ const LINES: usize = 4;
 const AWAKE: Duration = Duration::from_millis(1);
 /// Pauses between two looks at the clock; how long a pause takes differs tenfold between CPUs.
 const PAUSES: u32 = 64;
-
-/// A run of tiles: `end << 32 | next`.
-fn word(end: usize, next: usize) -> u64 {
-    (end as u64) << 32 | next as u64
-}
-
-/// The tiles that are left of a run.
-fn left(word: u64) -> Range<usize> {
-    (word & u64::from(u32::MAX)) as usize..(word >> 32) as usize
-}
-
-/// Takes the next tiles of a run, one of `claims` shares of what is left, unless none is left.
-fn claim(run: &AtomicU64, claims: usize) -> Option<Range<usize>> {
-    let mut now = run.load(Ordering::Acquire);
-    loop {
-        let left = left(now);
-        if left.is_empty() {
-            return None;
-        }
-        let mine = left.start..left.start + left.len().div_ceil(claims);
-        match run.compare_exchange_weak(now, word(left.end, mine.end), Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return Some(mine),
-            Err(newer) => now = newer,
-        }
-    }
-}
 
 #[repr(align(128))]
 struct Padded<T>(T);

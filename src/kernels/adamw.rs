@@ -1,15 +1,11 @@
-//! AdamW (Loshchilov and Hutter, 2019) in one pass over memory, and the sum of squares that clipping needs.
+//! AdamW (Loshchilov and Hutter, 2019) in one pass over memory.
 
 #![allow(unsafe_code)]
 
 use super::isa::Isa;
 use super::philox::Philox;
-use super::reduce::row_sums_ahead;
-use super::vector::map::{self, LaneFn, STREAM_AHEAD, Write};
+use super::vector::map::{self, LaneFn, Write};
 use super::vector::{Kernel, Simd, dispatch};
-
-/// Elements whose squares are summed in f32 lanes before they are added up in f64. Tiles of work are multiples of it.
-pub const SQUARE_BLOCK: usize = 16384;
 
 /// Constants of one update of one tensor.
 #[derive(Clone, Copy, Debug)]
@@ -205,36 +201,6 @@ fn round_randomly(x: f32, random: u32) -> half::bf16 {
     half::bf16::from_bits(((if finite { bits + random } else { bits | nan }) >> 16) as u16)
 }
 
-struct Squares;
-impl LaneFn<1, 1> for Squares {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [x]: [S::V; 1]) -> [S::V; 1] {
-        [s.mul(x, x)]
-    }
-}
-
-struct SquareSum<'a>(&'a [f32]);
-impl Kernel for SquareSum<'_> {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        let mut total = 0.0;
-        for block in self.0.chunks(SQUARE_BLOCK) {
-            // SAFETY: the pointer and length are the block's.
-            let [sum] =
-                unsafe { row_sums_ahead::<S, _, 1, 1, STREAM_AHEAD>(s, &Squares, [block.as_ptr()], block.len()) };
-            total += f64::from(sum);
-        }
-        total
-    }
-}
-
-/// Σ x², over blocks of [`SQUARE_BLOCK`] in ascending order. Add the sums of consecutive pieces in order; pieces that do not
-/// depend on the thread count give bits that do not either.
-pub fn square_sum(isa: Isa, x: &[f32]) -> f64 {
-    dispatch(isa, SquareSum(x))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,18 +282,6 @@ mod tests {
                 );
                 assert!((p[i] - data(n, 0.0)[i]).abs() < 0.005);
             }
-        }
-    }
-
-    #[test]
-    fn square_sum_matches_f64_and_adds_up_over_blocks() {
-        for isa in Isa::available() {
-            let x = data(3 * SQUARE_BLOCK + 77, 0.5);
-            let want: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            let whole = square_sum(isa, &x);
-            assert!((whole / want - 1.0).abs() < 1e-6);
-            let blocks: f64 = x.chunks(SQUARE_BLOCK).map(|b| square_sum(isa, b)).fold(0.0, |a, b| a + b);
-            assert_eq!(blocks, whole);
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod reduce;
 pub mod roofline;
 pub mod rope;
 pub mod softmax;
+pub mod square_sum;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 pub mod vector;

@@ -5,7 +5,7 @@
 
 use super::{Cost, Kernel, Op, Operands, Signature, rule};
 use crate::graph::Attrs;
-use crate::kernels::adamw::{SQUARE_BLOCK, square_sum};
+use crate::kernels::square_sum::{SQUARE_BLOCK, square_sum};
 use crate::tensor::TensorType;
 
 /// Norms of the blocks of gradients.

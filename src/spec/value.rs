@@ -136,13 +136,7 @@ fn integers(op: BinaryOp, a: i64, b: i64) -> Result<Value, String> {
             (None, _) => None,
         },
         BinaryOp::Remainder => a.checked_rem(b),
-        BinaryOp::Equal => return Ok(Value::Bool(a == b)),
-        BinaryOp::NotEqual => return Ok(Value::Bool(a != b)),
-        BinaryOp::Less => return Ok(Value::Bool(a < b)),
-        BinaryOp::LessOrEqual => return Ok(Value::Bool(a <= b)),
-        BinaryOp::Greater => return Ok(Value::Bool(a > b)),
-        BinaryOp::GreaterOrEqual => return Ok(Value::Bool(a >= b)),
-        BinaryOp::And | BinaryOp::Or => None,
+        other => return comparison(other, &a, &b),
     };
     result.map(Value::Int).ok_or_else(|| format!("{a} {} {b} overflows", op.symbol()))
 }
@@ -154,15 +148,23 @@ fn reals(op: BinaryOp, a: f64, b: f64) -> Result<Value, String> {
         BinaryOp::Multiply => a * b,
         BinaryOp::Divide => a / b,
         BinaryOp::Remainder => a % b,
-        BinaryOp::Equal => return Ok(Value::Bool(a == b)),
-        BinaryOp::NotEqual => return Ok(Value::Bool(a != b)),
-        BinaryOp::Less => return Ok(Value::Bool(a < b)),
-        BinaryOp::LessOrEqual => return Ok(Value::Bool(a <= b)),
-        BinaryOp::Greater => return Ok(Value::Bool(a > b)),
-        BinaryOp::GreaterOrEqual => return Ok(Value::Bool(a >= b)),
-        BinaryOp::And | BinaryOp::Or => f64::NAN,
+        other => return comparison(other, &a, &b),
     };
     finite(result).ok_or_else(|| format!("{a:?} {} {b:?} is not a finite number", op.symbol()))
+}
+
+/// `a op b` on two numbers, where `op` is no arithmetic.
+fn comparison<T: PartialOrd + fmt::Display>(op: BinaryOp, a: &T, b: &T) -> Result<Value, String> {
+    let holds = match op {
+        BinaryOp::Equal => a == b,
+        BinaryOp::NotEqual => a != b,
+        BinaryOp::Less => a < b,
+        BinaryOp::LessOrEqual => a <= b,
+        BinaryOp::Greater => a > b,
+        BinaryOp::GreaterOrEqual => a >= b,
+        _ => return Err(format!("'{}' does not apply to {a} and {b}", op.symbol())),
+    };
+    Ok(Value::Bool(holds))
 }
 
 fn finite(x: f64) -> Option<Value> {

@@ -18,6 +18,7 @@ mod run;
 pub mod sample;
 mod schedule;
 mod settings;
+mod token_file;
 mod tokenize;
 mod tokens;
 
@@ -27,5 +28,6 @@ pub use log::{Log, Record};
 pub use run::{Run, Step};
 pub use schedule::{Schedule, ScheduleKind};
 pub use settings::{Adapters, Planning, Precision, Settings};
+pub use token_file::{TokenFile, TokenWidth, TokenWriter};
 pub use tokenize::{TokenizeOptions, TokenizeReport, tokenize};
-pub use tokens::{TokenFile, TokenSource, TokenWidth, TokenWriter};
+pub use tokens::TokenSource;

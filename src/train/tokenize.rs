@@ -1,6 +1,6 @@
 //! Text files to a training and a validation token file.
 
-use super::tokens::{TokenWidth, TokenWriter};
+use super::token_file::{TokenWidth, TokenWriter};
 use crate::disk::keep_input;
 use crate::error::{Error, Result};
 use crate::text::{EncodeOptions, Tokenizer};
@@ -114,14 +114,14 @@ pub(super) fn encode_document(path: &Path, tokenizer: &Tokenizer, sections: bool
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokens::{TokenFile, TokenSource};
+    use super::super::TokenFile;
     use super::*;
 
     const END: u32 = 50_256;
 
     fn read(path: &Path) -> Vec<u32> {
-        let source: TokenSource = TokenFile::open(path).unwrap().into();
-        (0..source.len()).map(|i| source.get(i)).collect()
+        let file = TokenFile::open(path).unwrap();
+        (0..file.len()).map(|i| file.get(i)).collect()
     }
 
     #[test]

@@ -13,6 +13,11 @@ pub fn fixture(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).display().to_string()
 }
 
+/// Text in which every byte is one token.
+pub fn text(bytes: usize) -> String {
+    (0..bytes).map(|i| char::from(b' ' + (i * i * 7 % 90) as u8)).collect()
+}
+
 /// A directory to work in, with a model in `model`.
 pub struct Bench {
     directory: tempfile::TempDir,
