@@ -39,6 +39,10 @@ fn a_run_that_cannot_begin_leaves_no_directory() {
     bench.refuses(&format!("{TRAIN} --data short.txt --out run"), 1, &["short.txt", "too few for one window of 16"]);
     bench.refuses(&format!("{TRAIN} --data text.txt --val short.txt --out run"), 1, &["short.txt", "too few"]);
     bench.refuses(&format!("{TRAIN} --data text.txt --out text.txt"), 1, &["text.txt", "--out names a directory"]);
+    let huge =
+        "train --model gpt2 --data text.txt --tokenizer bytes --batch 2000000 --context 1024 --steps 1 --out run";
+    bench.refuses(huge, 1, &["overflows the address space", "fewer rows or sequences"]);
+    bench.refuses("export --model model --to hf --out text.txt", 1, &["text.txt", "is a file"]);
     std::fs::create_dir(bench.path("run")).unwrap();
     bench.succeeds(&format!("{TRAIN} --data text.txt --out run"));
     bench.refuses(&format!("{TRAIN} --data text.txt --out run"), 1, &["already holds a run", "--resume"]);
@@ -86,6 +90,11 @@ fn options_without_effect_are_refused() {
     }
     bench.refuses("bench --what prefill --model model --rows 0", 2, &["--rows 0"]);
     bench.refuses("bench --what prefill --model model --rows 33", 2, &["--rows 33", "context of 32"]);
+    bench.refuses("bench --what decode --model model --set C=8", 2, &["--set", "--what train"]);
+    bench.refuses("bench --what decode --model model --chart a.svg", 2, &["--chart", "--what ladder"]);
+    bench.refuses("bench --what decode --model model --text a", 2, &["--text", "--what types"]);
+    bench.refuses("bench --what roofline --rows 8", 2, &["--rows", "prefill"]);
+    bench.refuses("bench --what ladder --model model --chart nowhere/a.svg", 1, &["nowhere", "make it first"]);
     bench.refuses("run --model model hi --profile nowhere/trace.json", 1, &["nowhere", "make it first"]);
     bench.refuses("run --model model --profile hi", 1, &["the prompt is empty", "--profile took 'hi'"]);
 }

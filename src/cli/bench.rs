@@ -2,6 +2,7 @@
 
 mod competitor;
 mod disturbed;
+mod report;
 mod speed;
 mod train;
 mod types;
@@ -11,13 +12,15 @@ use super::ThreadArgs;
 use super::ladder;
 use super::model::{Model, ModelArgs};
 use super::output::{bytes, line, note};
+use crate::disk::{destination, keep_input};
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
 use crate::kernels::roofline::{Arithmetic, Streams, arithmetic_peak};
 use clap::{Args, ValueEnum};
+use report::{Measured, print};
 use serde_json::json;
 pub(super) use speed::main_type;
-use speed::{Limit, Work, best_and_median, tokens};
+use speed::{Work, best_and_median, tokens};
 
 /// Options of `bench`.
 #[derive(Args)]
@@ -83,54 +86,29 @@ enum What {
     Train,
 }
 
-/// One measured line.
-struct Measured<'a> {
-    what: &'a str,
-    model: &'a str,
-    dtype: &'a str,
-    rows: usize,
-    best: f64,
-    median: f64,
-    unit: &'a str,
-    percent_of_limit: f64,
-    /// Bytes and operations a second, of a model's runs.
-    rates: Option<(f64, f64)>,
-    limit: Option<Limit>,
-}
-
-fn print(args: &BenchArgs, threads: usize, m: &Measured) {
-    let round = |x: f64| (x * 1000.0).round() / 1000.0;
-    if args.json {
-        let mut object = json!({
-            "what": m.what, "model": m.model, "dtype": m.dtype, "threads": threads, "rows": m.rows,
-            "best": round(m.best), "median": round(m.median), "unit": m.unit, "percent_of_limit": round(m.percent_of_limit),
-        });
-        if let Some((bytes, flops)) = m.rates {
-            object["gb_per_second"] = json!(round(bytes / 1e9));
-            object["gflops"] = json!(round(flops / 1e9));
+/// Refuses options that would have no effect on what is measured.
+fn refuse_ignored(args: &BenchArgs) -> Result<()> {
+    use What::{Ladder, Prefill, Roofline, Train, Types};
+    let rules: [(&str, bool, &[What], &str); 4] = [
+        (
+            "--profile",
+            args.profile.is_some(),
+            &[Prefill, Train],
+            "prefill or train; `run --profile` has a prompt and tokens",
+        ),
+        ("--chart", args.chart.is_some(), &[Ladder], "ladder"),
+        ("--text", args.text.is_some(), &[Types], "types"),
+        ("--size, --set, --scaling, --memory-budget and --lora-rank", args.train.any(), &[Train], "train"),
+    ];
+    for (options, given, places, names) in rules {
+        if given && !places.contains(&args.what) {
+            return Err(Error::Usage(format!("{options}: for --what {names}")));
         }
-        if let Some(limit) = m.limit {
-            object["limit_giga_per_second"] = json!(round(limit.median / 1e9));
-            object["percent_of_best_pass"] = json!(round(limit.percent_of_best_pass));
-        }
-        line(&object.to_string());
-    } else {
-        let rates = m.rates.map_or_else(String::new, |(bytes, flops)| {
-            format!("  {:>6.2} GB/s {:>7.1} GFLOP/s", bytes / 1e9, flops / 1e9)
-        });
-        let limit = m.limit.map_or_else(String::new, |limit| {
-            let beside = limit.median / 1e9;
-            let beside = match m.what {
-                "decode" => format!("reads at {beside:.1} GB/s"),
-                _ => format!("{beside:.1} GFLOP/s"),
-            };
-            format!(" ({beside} beside it; best run {:.1} % of the fastest pass)", limit.percent_of_best_pass)
-        });
-        line(&format!(
-            "{:<22} {:<24} {:<6} best {:>10.2} {:<9} median {:>10.2}{rates}  {:>5.1} % of the limit{limit}",
-            m.what, m.model, m.dtype, m.best, m.unit, m.median, m.percent_of_limit
-        ));
     }
+    if args.rows.is_some() && [Roofline, Train, Types].contains(&args.what) {
+        return Err(Error::Usage("--rows: for --what prefill, decode, disturbed or ladder".into()));
+    }
+    Ok(())
 }
 
 /// Runs the command.
@@ -142,9 +120,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.rows == Some(0) {
         return Err(Error::Usage("--rows 0: must be at least 1".into()));
     }
-    if args.profile.is_some() && !matches!(args.what, What::Prefill | What::Train) {
-        let instead = "run --profile takes the time of a prompt and of generated tokens";
-        return Err(Error::Usage(format!("--profile goes with --what prefill or --what train; {instead}")));
+    refuse_ignored(args)?;
+    let trace = args.profile.iter().filter(|trace| !trace.is_empty()).map(std::path::Path::new);
+    for written in trace.chain(args.chart.as_deref()) {
+        destination(written)?;
+        args.model.iter().chain(&args.weights).chain(&args.text).try_for_each(|input| keep_input(input, written))?;
     }
     match (args.what, &args.model) {
         (What::Roofline, _) => {

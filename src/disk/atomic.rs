@@ -97,12 +97,26 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
             Err(Error::file(path, "is a device or a pipe, which cannot be written as a whole; give the name of a file"))
         }
         Ok(_) => std::fs::canonicalize(path).map_err(|e| Error::io(path, "open", e)),
+        Err(_) if path.is_symlink() => {
+            Err(Error::file(path, "is a link that leads nowhere; remove it, or make the file that it names"))
+        }
         Err(_) if !directory_of(path).is_dir() => {
             let directory = directory_of(path).display();
             Err(Error::file(path, format!("cannot create: there is no directory {directory}; make it first")))
         }
         Err(_) => Ok(path.to_path_buf()),
     }
+}
+
+/// Makes a directory, and those above it, unless it is there.
+///
+/// # Errors
+/// A path that is something else; what the system reports.
+pub fn make_directory(path: &Path) -> Result<()> {
+    if path.exists() && !path.is_dir() {
+        return Err(Error::file(path, "is a file; give the name of a directory"));
+    }
+    std::fs::create_dir_all(path).map_err(|e| Error::io(path, "create", e))
 }
 
 /// Refuses to write to `output`, or into it, what is made from `input`, when both are the same file or directory.
@@ -201,9 +215,22 @@ mod tests {
         assert!(at("link").is_symlink());
         assert_eq!(std::fs::read(at("far/file")).unwrap(), b"new");
         assert_eq!(entries(&at("far")), 1);
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        let refused = AtomicFile::create(&at("dangling")).err().unwrap().to_string();
+        assert!(refused.contains("leads nowhere") && at("dangling").is_symlink(), "{refused}");
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         let refused = AtomicFile::create(&at("socket")).err().unwrap().to_string();
         assert!(refused.contains("device or a pipe"), "{refused}");
+    }
+
+    #[test]
+    fn directories_are_made_where_nothing_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        make_directory(&at("a/b")).unwrap();
+        make_directory(&at("a/b")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        assert!(make_directory(&at("file")).unwrap_err().to_string().contains("is a file"));
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod atomic;
 mod mapped;
 
-pub use atomic::{AtomicFile, destination, keep_input, remove_partial, write_atomically};
+pub use atomic::{AtomicFile, destination, keep_input, make_directory, remove_partial, write_atomically};
 pub use mapped::MappedFile;

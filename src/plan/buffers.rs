@@ -98,7 +98,7 @@ pub fn capacity_rows(extent: RowExtent, capacity: &Capacity) -> usize {
 /// On overflow.
 pub fn tensor_bytes(ty: &TensorType, capacity: &Capacity) -> Result<u64> {
     let overflow =
-        || Error::Plan(format!("a tensor of type {ty} overflows the address space; lower --rows or --slots"));
+        || Error::Plan(format!("a tensor of type {ty} overflows the address space; ask for fewer rows or sequences"));
     let elements = ty.shape.checked_elements().and_then(|n| n.checked_mul(capacity_rows(ty.extent, capacity)));
     let bytes = elements.and_then(|n| ty.dtype.bytes_for(n)).ok_or_else(overflow)?;
     if bytes as u64 > 1 << 46 { Err(overflow()) } else { Ok(bytes as u64) }

@@ -1,6 +1,6 @@
 //! A plan before placement: everything but the offsets. It costs a fraction of a plan, so that many can be compared.
 
-use super::{ALIGN, Plan, Totals, buffers, placement, verify};
+use super::{ALIGN, MAX_ARENA, Plan, Totals, buffers, placement, verify};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::ops::Capacity;
@@ -114,11 +114,12 @@ impl Draft {
         let mut persistent = 0u64;
         for b in self.layout.buffers.iter_mut().filter(|b| b.kind.is_persistent()) {
             b.offset = persistent;
-            persistent = (persistent + b.size)
-                .checked_next_multiple_of(ALIGN)
-                .ok_or_else(|| Error::Plan("the arena overflows the address space; lower --rows or --slots".into()))?;
+            persistent = (persistent + b.size).checked_next_multiple_of(ALIGN).ok_or_else(arena_overflows)?;
         }
         let placed = placement::place(&self.problem, &placement::Options::default())?;
+        if persistent.checked_add(placed.arena).is_none_or(|end| end > MAX_ARENA) {
+            return Err(arena_overflows());
+        }
         for (&i, offset) in self.transient.iter().zip(&placed.offsets) {
             self.layout.buffers[i].offset = persistent + offset;
         }
@@ -141,4 +142,8 @@ impl Draft {
         verify::verify(&plan)?;
         Ok(plan)
     }
+}
+
+fn arena_overflows() -> Error {
+    Error::Plan("the arena overflows the address space; ask for fewer rows or sequences".into())
 }

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// Alignment of every buffer and of the arena, in bytes: a cache line, and the widest vector.
 pub const ALIGN: u64 = 64;
+/// Most bytes of an arena, scratch of workers left out: what a process can address on the CPUs of today.
+const MAX_ARENA: u64 = 1 << 47;
 
 /// A planned graph: all that the executor needs beside weights.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,12 +4,37 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::Precompiled;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as Engine};
 
 use super::token_table::{TokenTable, byte_level_bytes};
 use crate::error::{Error, Result};
+
+/// Refuses what the crate panics on instead: a decoder or normalizer that is no JSON, a precompiled normalizer that is damaged.
+fn check_parts(json: &[u8]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Parts {
+        #[serde(default, rename = "decoder")]
+        _decoder: Value,
+        #[serde(default)]
+        normalizer: Value,
+    }
+    fn check(normalizer: &Value) -> serde_json::Result<()> {
+        match normalizer {
+            Value::Object(fields) if fields.get("type").is_some_and(|t| t == "Precompiled") => {
+                serde_json::from_value::<Precompiled>(normalizer.clone()).map(drop)
+            }
+            Value::Object(fields) => fields.values().try_for_each(check),
+            Value::Array(several) => several.iter().try_for_each(check),
+            _ => Ok(()),
+        }
+    }
+    let parts: serde_json::Result<Parts> = serde_json::from_slice(json);
+    let checked = parts.and_then(|parts| check(&parts.normalizer));
+    checked.map_err(|e| Error::Tokenizer(format!("not a tokenizer.json: {e}")))
+}
 
 /// An engine of the crate, in both ways of treating special tokens.
 pub(super) struct HuggingFace {
@@ -33,6 +58,7 @@ enum Spelling {
 impl HuggingFace {
     /// Reads the content of a `tokenizer.json`: the engine, its tokens, its special ids, and what it puts before a text.
     pub fn from_json(json: &[u8]) -> Result<(Self, TokenTable, Vec<u32>, Vec<u32>)> {
+        check_parts(json)?;
         let mut engine =
             Engine::from_bytes(json).map_err(|e| Error::Tokenizer(format!("not a tokenizer.json: {e}")))?;
         // Prompts are neither cut nor filled up, whatever the file was saved with.

@@ -205,7 +205,12 @@ mod tests {
         assert!(Tokenizer::named("gpt3").err().unwrap().to_string().contains("neither gpt2 nor bytes"));
         assert_eq!(Tokenizer::named("bytes").unwrap().vocab_size(), 256);
         std::fs::write(directory.path().join("tokenizer.json"), "{").unwrap();
-        let message = Tokenizer::open(directory.path()).err().unwrap().to_string();
-        assert!(message.contains("tokenizer.json"), "{message}");
+        let message = || Tokenizer::open(directory.path()).err().unwrap().to_string();
+        assert!(message().contains("tokenizer.json"), "{}", message());
+        let write = |json: &[u8]| std::fs::write(directory.path().join("tokenizer.json"), json).unwrap();
+        write(b"{\"decoder\": {\"type\": \"Byte\xffLevel\"}}");
+        assert!(message().contains("invalid unicode"), "{}", message());
+        write(br#"{"normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AA"}]}}"#);
+        assert!(message().contains("tokenizer.json"), "{}", message());
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use staticgrad::disk::write_atomically;
+use staticgrad::disk::{keep_input, write_atomically};
 use staticgrad::error::{Error, Result};
 use staticgrad::plan::placement::{self, Options, csv};
 
@@ -51,6 +51,7 @@ pub struct PlaceArgs {
 /// # Errors
 /// Files that cannot be read, parsed or written, and buffers that cannot be placed.
 pub fn run(args: &PlaceArgs) -> Result<ExitCode> {
+    args.output.iter().try_for_each(|output| keep_input(&args.input, output))?;
     let table = read(args)?;
     let effort = args.effort.unwrap_or(if args.time_limit.is_some() { u64::MAX } else { placement::DEFAULT_EFFORT });
     let capacity = args.capacity.filter(|_| !args.minimize);

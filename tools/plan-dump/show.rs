@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use staticgrad::disk::keep_input;
 use staticgrad::error::Result;
 use staticgrad::plan::file;
 use staticgrad::plan::report::Report;
@@ -70,6 +71,7 @@ enum Format {
 /// # Errors
 /// Files that cannot be read or written; plans that the verifier refuses.
 pub fn run(args: &ShowArgs) -> Result<ExitCode> {
+    args.output.iter().try_for_each(|output| keep_input(&args.file, output))?;
     let plan = file::load(&args.file)?;
     let report = Report::of(&plan);
     let style = Style::detect(args.color, args.output.is_some());

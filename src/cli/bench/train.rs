@@ -53,6 +53,14 @@ pub struct TrainBenchArgs {
     scaling: bool,
 }
 
+impl TrainBenchArgs {
+    /// Whether an option is given that has no default.
+    pub fn any(&self) -> bool {
+        let planned = self.memory_budget.is_some() || self.scaling || self.lora.is_given();
+        self.size.is_some() || !self.set.is_empty() || planned
+    }
+}
+
 /// What the machine does beside the steps.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {

@@ -1,7 +1,7 @@
 //! The directory of a run, which one process at a time holds.
 
 use super::{BEST, CHECKPOINT, LOG};
-use crate::disk::remove_partial;
+use crate::disk::{make_directory, remove_partial};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl RunDirectory {
     /// What the system refuses; another run that was faster.
     pub fn make(&mut self) -> Result<()> {
         if self.lock.is_none() {
-            std::fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, "create", e))?;
+            make_directory(&self.path)?;
             self.hold()?;
             self.refuse_run()?;
         }

@@ -47,6 +47,11 @@ impl LoraArgs {
         if self.lora_targets == ["all"] { Vec::new() } else { self.lora_targets.clone() }
     }
 
+    /// Whether any option is given.
+    pub fn is_given(&self) -> bool {
+        self.differs_from(None).is_some()
+    }
+
     /// The first option that is given and differs from those of a run that is continued.
     pub fn differs_from(&self, stored: Option<&Adapters>) -> Option<&'static str> {
         let rank = self.lora_rank.is_some() && self.lora_rank != stored.map(|s| s.rank);

@@ -4,7 +4,7 @@ use super::broken;
 use crate::error::Result;
 use crate::graph::{Graph, TensorKind};
 use crate::ops;
-use crate::plan::{ALIGN, BufferKind, Plan, placement};
+use crate::plan::{ALIGN, BufferKind, MAX_ARENA, Plan, placement};
 use crate::tensor::RowExtent;
 
 /// Kinds, alignment, regions and totals. The tables of the plan must have been checked, so that every buffer has one owner.
@@ -16,7 +16,7 @@ pub(super) fn check(plan: &Plan) -> Result<()> {
     let end = totals
         .persistent
         .checked_add(totals.transient)
-        .filter(|&e| e < 1 << 47 && totals.scratch_per_worker < 1 << 40)
+        .filter(|&e| e <= MAX_ARENA && totals.scratch_per_worker < 1 << 40)
         .ok_or_else(|| broken("its totals overflow".into()))?;
     check_kinds(plan)?;
     let (mut persistent, mut last) = (0, totals.persistent);

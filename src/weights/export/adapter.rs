@@ -2,8 +2,8 @@
 
 use super::super::model_config::{Family, ModelConfig};
 use super::hugging_face::{header, stored_type, write_json};
-use crate::disk::write_atomically;
-use crate::error::{Error, Result};
+use crate::disk::{make_directory, write_atomically};
+use crate::error::Result;
 use crate::kernels::quant;
 use crate::tensor::DType;
 use safetensors::tensor::TensorInfo;
@@ -43,7 +43,7 @@ impl AdapterExport<'_> {
     /// # Errors
     /// What the system refuses.
     pub fn write(&self, directory: &Path, matrices: &[AdapterMatrix<'_>]) -> Result<()> {
-        std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, "create", e))?;
+        make_directory(directory)?;
         let path = directory.join("adapter_model.safetensors");
         let gpt2 = self.config.family == Family::Gpt2;
         let prefix = if gpt2 { "base_model.model.transformer." } else { "base_model.model." };

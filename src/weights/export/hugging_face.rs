@@ -5,7 +5,7 @@ use super::super::tensors::Orientation;
 use super::super::tokenizer_json;
 use super::super::tokenizer_source::TokenizerSource;
 use super::{Export, PieceWriter, ReadRows};
-use crate::disk::write_atomically;
+use crate::disk::{make_directory, write_atomically};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use safetensors::Dtype;
@@ -27,7 +27,7 @@ const TOKENIZER_FILES: [&str; 7] = [
 
 /// Writes the directory. `config.json`, without which nothing loads it, comes last.
 pub(super) fn write(export: &Export<'_>, path: &Path, read: &mut ReadRows<'_>) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|e| Error::io(path, "create", e))?;
+    make_directory(path)?;
     write_weights(export, &path.join("model.safetensors"), read)?;
     write_tokenizer(export, path)?;
     let eos = match export.config.eos.as_slice() {
