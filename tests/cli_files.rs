@@ -110,3 +110,24 @@ fn negative_numbers_are_values() {
     let refused = String::from_utf8(bench.run("run --model model hi --threads -1").stderr).unwrap();
     assert!(refused.contains("'-1' for '--threads"), "{refused}");
 }
+
+/// An interrupt ends a command that writes, whose temporary file goes with it.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_command_leaves_nothing() {
+    let bench = Bench::new();
+    let (sequences, length) = (20_000, 32);
+    bench.tokens("in.safetensors", [sequences, length], &vec![1; sequences * length], None);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_staticgrad"));
+    command.args("eval --model model --tokens in.safetensors --out out.safetensors".split(' '));
+    let mut child = command.current_dir(bench.path("")).spawn().expect("the program starts");
+    let entries = || std::fs::read_dir(bench.path("")).unwrap().count();
+    while entries() == 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it wrote");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill is there").success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(entries(), 2, "model and tokens");
+}

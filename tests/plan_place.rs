@@ -56,6 +56,15 @@ fn the_report_says_arena_bound_status_and_time() {
 }
 
 #[test]
+fn the_input_is_not_written_over() {
+    let (_folder, path) = file(EASY);
+    let refused = place(&[&path, "-o", &path]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("would be overwritten"));
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), EASY);
+}
+
+#[test]
 fn an_arena_above_the_bound_is_proved() {
     let (_folder, path) = file("id,lower,upper,size,alignment\na,6,7,5,8\nb,2,7,6,\nc,5,7,3,8\n");
     let report = stdout(&place(&[&path]));

@@ -9,6 +9,7 @@ mod eval;
 mod examples;
 mod export;
 mod gradients;
+mod interrupt;
 mod ladder;
 mod merge;
 mod model;
@@ -104,7 +105,13 @@ fn command() -> clap::Command {
 /// Parses the command line, runs the command, prints errors. Exit code 1 on failure, 2 on wrong usage.
 pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
-    let result = Isa::from_environment().map_err(Error::Usage).and_then(|_| match cli.command {
+    let writes = matches!(
+        cli.command,
+        Command::Eval(_) | Command::Compile(_) | Command::Tokenize(_) | Command::Export(_) | Command::Merge(_)
+    );
+    let prepared = Isa::from_environment().map_err(Error::Usage).map(drop);
+    let prepared = prepared.and_then(|()| if writes { interrupt::leave_nothing() } else { Ok(()) });
+    let result = prepared.and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Compile(args) => compile::run(&args),

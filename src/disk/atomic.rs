@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all.
 
+use super::partial::{self, Partial};
 use crate::error::{Error, Result};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -7,14 +8,13 @@ use tempfile::NamedTempFile;
 
 /// Bytes that gather before they are written.
 const BUFFER: usize = 1 << 16;
-/// How names of files that are not complete end.
-const PARTIAL: &str = ".partial";
 
 /// Written beside its destination under a temporary name; [`AtomicFile::commit`] makes it durable and renames it. Dropped
 /// without a commit it leaves nothing behind, and a kill at any moment leaves the old file or the new one.
 pub struct AtomicFile {
     path: PathBuf,
     writer: BufWriter<NamedTempFile>,
+    _partial: Partial,
 }
 
 impl AtomicFile {
@@ -27,7 +27,7 @@ impl AtomicFile {
         let name = target.file_name().ok_or_else(|| Error::file(path, "not the name of a file"))?;
         let prefix = format!(".{}.", name.to_string_lossy());
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(PARTIAL);
+        builder.prefix(&prefix).suffix(partial::SUFFIX);
         #[cfg(unix)]
         {
             // As a file made by `File::create`: readable by all that the process's mask allows.
@@ -35,7 +35,8 @@ impl AtomicFile {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let file = builder.tempfile_in(directory_of(&target)).map_err(|e| Error::io(path, "create", e))?;
-        Ok(Self { path: target, writer: BufWriter::with_capacity(BUFFER, file) })
+        let partial = Partial::new(file.path());
+        Ok(Self { path: target, writer: BufWriter::with_capacity(BUFFER, file), _partial: partial })
     }
 
     /// Writes all of `bytes`; the error names the destination.
@@ -130,18 +131,6 @@ pub fn keep_input(input: &Path, output: &Path) -> Result<()> {
             output.display()
         ))),
         _ => Ok(()),
-    }
-}
-
-/// Removes from `directory` what writers that were killed left behind; none may be at work there. What cannot be removed stays.
-pub fn remove_partial(directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(PARTIAL) {
-            let _ = std::fs::remove_file(entry.path());
-        }
     }
 }
 
@@ -243,19 +232,6 @@ mod tests {
         assert!(keep_input(directory.path(), directory.path()).is_err());
         keep_input(&at("a"), &at("b")).unwrap();
         keep_input(&at("no"), &at("no")).unwrap();
-    }
-
-    #[test]
-    fn what_a_kill_left_is_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let left = AtomicFile::create(&directory.path().join("a.bin")).unwrap();
-        std::mem::forget(left);
-        for name in ["a.partial", ".hidden"] {
-            std::fs::write(directory.path().join(name), "").unwrap();
-        }
-        assert_eq!(entries(directory.path()), 3);
-        remove_partial(directory.path());
-        assert_eq!(entries(directory.path()), 2, "only what a writer leaves");
     }
 
     #[cfg(unix)]

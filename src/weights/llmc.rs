@@ -1,6 +1,6 @@
 //! llm.c's model files: 256 × i32 of header, then tensors grouped over all layers, matrices `[out, in]`.
 
-use super::checkpoint::{Format, Parts};
+use super::format::{Format, Parts};
 use super::layout::{Parameter, parameters};
 use super::model_config::ModelConfig;
 use super::tensors::{Entry, Orientation, RowOrder, TensorInfo};

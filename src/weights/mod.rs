@@ -15,6 +15,7 @@ mod checkpoint;
 pub mod debug_state;
 pub mod export;
 mod files;
+mod format;
 pub mod gguf;
 pub mod hf;
 mod json_config;
@@ -29,8 +30,9 @@ mod tensors;
 mod tokenizer_json;
 mod tokenizer_source;
 
-pub use checkpoint::{Checkpoint, Format};
+pub use checkpoint::Checkpoint;
 pub use export::{AdapterExport, AdapterMatrix, Export, ExportFormat};
+pub use format::Format;
 pub use layout::{Parameter, parameters};
 pub use model_config::{ConstValue, Family, ModelConfig};
 pub use nearest::nearest;

@@ -2,7 +2,7 @@
 //!
 //! Dimensions come from a `config.json` in the same directory, from `--set`, or from both; the size must match exactly.
 
-use super::checkpoint::{Format, Parts};
+use super::format::{Format, Parts};
 use super::json_config::read_config;
 use super::layout::parameters;
 use super::model_config::{Family, ModelConfig};

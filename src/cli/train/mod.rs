@@ -9,6 +9,7 @@ mod progress;
 mod saver;
 pub(super) mod source;
 
+use super::interrupt;
 use super::output::{line, note};
 use super::size;
 use crate::disk::keep_input;
@@ -22,8 +23,7 @@ pub use options::TrainArgs;
 use progress::Progress;
 use saver::Saver;
 use source::{Data, ModelSource};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Files of a run's directory.
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -134,7 +134,7 @@ struct Loop<'a, 'p> {
 
 impl Loop<'_, '_> {
     fn train(mut self) -> Result<()> {
-        let stop = stop_on_interrupt()?;
+        let stop = interrupt::noticed()?;
         let start = self.run.state().step;
         let steps = self.settings.steps;
         let log_path = self.args.out.join(LOG);
@@ -240,13 +240,4 @@ impl Mean {
             ..Default::default()
         }
     }
-}
-
-/// Becomes true when the user interrupts or the system asks the program to end.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
-        .map_err(|e| Error::Request(format!("cannot watch for interrupts: {e}")))?;
-    Ok(stop)
 }

@@ -6,7 +6,7 @@ pub(super) mod names;
 mod reader;
 pub(super) mod value;
 
-use super::checkpoint::{Format, Parts};
+use super::format::{Format, Parts};
 use super::model_config::Family;
 use super::tensors::{Entry, Orientation, RowOrder, TensorInfo};
 use super::tokenizer_source::TokenizerSource;

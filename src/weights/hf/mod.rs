@@ -2,8 +2,8 @@
 
 mod header;
 
-use super::checkpoint::{Format, Parts};
 use super::files::read_json;
+use super::format::{Format, Parts};
 use super::json_config::{parse_config, read_config};
 use super::model_config::{Family, ModelConfig};
 use super::tensors::{Entry, Orientation, RowOrder, TensorInfo};
