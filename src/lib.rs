@@ -37,6 +37,7 @@
 //! **Memory.** The arena is `[persistent | transient | scratch of each worker]`, allocated once. Lifespans are half-open in schedule steps;
 //! the most bytes live at one step bound the transient part from below. The verifier shares no code with the planner and always runs.
 #![deny(unsafe_code)]
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is for those who read the source, too")]
 
 pub mod cli;
 pub mod disk;

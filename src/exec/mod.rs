@@ -4,6 +4,7 @@ mod arena;
 mod bind;
 mod cores;
 mod high_water;
+mod job;
 mod profile;
 mod run;
 mod runs;

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::cores::{self, Place};
+pub use super::job::{CLAIMS, Job, NOTHING};
 use super::runs::{claim, word};
 use crate::kernels::linear::prefetch_line;
 pub use crate::ops::run_start;
@@ -18,30 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A call's work: a sequence of phases, each a number of independent tiles.
-pub trait Job: Sync {
-    /// Number of phases.
-    fn phases(&self) -> usize;
-    /// Tiles of a phase; fewer than 2^31. Zero skips it.
-    fn tiles(&self, phase: usize) -> usize;
-    /// Runs adjacent tiles as worker `worker`.
-    fn run(&self, phase: usize, tiles: Range<usize>, worker: usize);
-    /// What a claim leaves of a run, in claims of the same size: large claims cost least, and small ones keep more for workers that are faster.
-    fn claims(&self) -> usize {
-        CLAIMS
-    }
-    /// Memory that worker `worker` reads first after `phase`. Only a hint: nothing depends on it but speed.
-    fn soon(&self, _phase: usize, _worker: usize) -> Range<*const u8> {
-        NOTHING
-    }
-    /// Called by one worker when a phase has ended, before the next opens (for profiles).
-    fn phase_done(&self, _phase: usize) {}
-}
-
-/// An empty answer of [`Job::soon`].
-pub const NOTHING: Range<*const u8> = std::ptr::null()..std::ptr::null();
-/// The usual answer of [`Job::claims`].
-pub const CLAIMS: usize = 4;
 /// Cache lines fetched between two looks at the epoch.
 const LINES: usize = 4;
 /// How long a worker waits awake when there are cores for all.

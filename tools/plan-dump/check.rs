@@ -52,7 +52,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
             }
             Err(error) => {
                 broken = true;
-                eprintln!("plan-dump: {}", output::printable(&error.to_string()));
+                output::complain(&error);
             }
         }
     }

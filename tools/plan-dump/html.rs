@@ -3,7 +3,7 @@
 use serde::Serialize;
 use staticgrad::plan::report::Report;
 
-use crate::svg::escape;
+use crate::output::escape;
 
 /// The page around the parts; each `{{name}}` is replaced once, in this order: title, style, report, script.
 const PAGE: &str = include_str!("viewer/page.html");

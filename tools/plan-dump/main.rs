@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Command::Place(args) => place::run(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("plan-dump: {}", output::printable(&error.to_string()));
+        output::complain(&error);
         ExitCode::from(error.exit_code())
     })
 }

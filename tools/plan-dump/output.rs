@@ -17,6 +17,11 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// An error on standard error, which may be a closed pipe: then the exit code alone tells.
+pub fn complain(error: &Error) {
+    let _ = writeln!(std::io::stderr(), "plan-dump: {}", printable(&error.to_string()));
+}
+
 /// To a file, or to standard output when there is none.
 ///
 /// # Errors
@@ -28,4 +33,20 @@ pub fn deliver(path: Option<&Path>, text: &str) -> Result<()> {
 /// The text without control characters: names come from files that nobody vouches for, and must not steer a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Text that XML takes as text.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }

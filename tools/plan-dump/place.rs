@@ -20,7 +20,7 @@ const EXAMPLES: &str = "Examples:
 Columns are named by the header, in any order: id, lower, upper and size, and if there are any, alignment (a power of two) and
 offset (where a buffer already lies). Lifespans are half-open: [lower, upper).";
 
-/// Place the buffers of a CSV file (id,lower,upper,size[,alignment][,offset]) in the lowest arena.
+/// Place the buffers of a CSV file (`id,lower,upper,size[,alignment][,offset]`) in the lowest arena.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PlaceArgs {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use staticgrad::plan::BufferKind;
 use staticgrad::plan::report::{BufferRow, Region, Report};
 
-use crate::output::printable;
+use crate::output::escape;
 use crate::size::bytes;
 use crate::style;
 use crate::table::shorten;
@@ -25,35 +25,7 @@ const PLOT: (f64, f64) = (190.0, 700.0);
 const CHARACTER: f64 = 6.2;
 
 /// Colours in light and dark, as in `viewer/style.css`.
-const STYLE: &str = "
-  svg { font: 11px system-ui, sans-serif; background: #ffffff; }
-  text { fill: #1d2126; } .faint { fill: #667079; } .grid { stroke: #eceef0; } .hole { stroke: #c3c8ce; } .edge { stroke: #ffffff; stroke-width: 0.6; }
-  .load { fill: #5b8def; fill-opacity: 0.35; stroke: #5b8def; } .bound { stroke: #2f7d32; stroke-dasharray: 5 3; } .arena { stroke: #1d2126; }
-  .budget { stroke: #c62828; stroke-dasharray: 2 2; } .label { fill: #ffffff; text-anchor: middle; pointer-events: none; }
-  .forward { fill: #4f9a48; fill-opacity: 0.28; } .backward { fill: #b8509a; fill-opacity: 0.28; } .optimiser { fill: #4e79a7; fill-opacity: 0.28; }
-  .input { fill: #9c755f; } .parameter { fill: #4e79a7; } .state { fill: #7a6fc0; } .kept { fill: #17919f; } .activation { fill: #4f9a48; } .saved { fill: #d9a21b; }
-  .activation-gradient { fill: #b8509a; } .parameter-gradient { fill: #d1495b; } .recomputed { fill: #ec7f2f; } .scratch { fill: #98a0a8; }
-  @media (prefers-color-scheme: dark) {
-    svg { background: #1b1f23; } text { fill: #e6e8ea; } .faint { fill: #9aa3ab; } .grid { stroke: #262b30; } .hole { stroke: #4a525a; } .edge { stroke: #1b1f23; }
-    .bound { stroke: #6fc174; } .arena { stroke: #e6e8ea; } .budget { stroke: #ff7b72; }
-  }
-";
-
-/// Text that XML takes as text.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in printable(text).chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
+const STYLE: &str = include_str!("viewer/picture.css");
 
 /// Scales of the picture.
 struct Frame<'a> {
@@ -88,7 +60,7 @@ pub fn svg(report: &Report, budget: Option<u64>, threads: usize) -> String {
     let most = t.transient.max(t.max_load).max(near.unwrap_or(0) as u64).max(64);
     let frame = Frame { report, span: most as f64 * 1.04, budget: near };
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\">\n<style>{STYLE}</style>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\">\n<style>\n{STYLE}</style>\n"
     );
     out += "<defs><pattern id=\"holes\" width=\"8\" height=\"8\" patternUnits=\"userSpaceOnUse\"><path class=\"hole\" d=\"M-2 2L2 -2M0 8L8 0M6 10L10 6\"/></pattern></defs>\n";
     heading(&mut out, report, budget);

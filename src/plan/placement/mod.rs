@@ -13,7 +13,7 @@
 //!
 //! Effort is counted in search nodes, so the same input and options give the same bytes; only an explicit
 //! [`Options::time_limit`] makes a result depend on the clock, and then [`Placement::timed_out`] says so.
-//! [`verify`] checks a placement with none of this code.
+//! [`verify()`] checks a placement with none of this code.
 
 mod clock;
 pub mod csv;

@@ -1,6 +1,6 @@
 //! Checkpoints out: Hugging Face directories, GGUF v3, llm.c models.
 //!
-//! Every file is an [`AtomicFile`](crate::disk::AtomicFile), so that a failure at any moment leaves the previous file or none.
+//! Every file is an [`AtomicFile`], so that a failure at any moment leaves the previous file or none.
 //! Parameters are asked for in order, a piece at a time.
 
 mod adapter;
