@@ -46,8 +46,11 @@ fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
     let mut run = Run::new(&plan, 1, settings, tokens(), None).expect("a run");
     let refused = run.resume(&path, Saved::open(&path).expect("its header is whole")).expect_err("a flipped bit");
     assert!(refused.to_string().contains("checksum"), "{refused}");
-    std::fs::write(&path, &bytes[..100]).expect("written");
-    assert!(Saved::open(&path).is_err());
+    for length in [0, 5, 100, last] {
+        std::fs::write(&path, &bytes[..length]).expect("written");
+        let refused = Saved::open(&path).err().expect("a part of a checkpoint").to_string();
+        assert!(refused.contains("it is truncated or damaged"), "{length} bytes: {refused}");
+    }
 }
 
 #[test]

@@ -148,14 +148,20 @@ impl Saved {
         let mut file = File::open(path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(failed)?;
+        if size >= 8 {
+            file.read_exact(&mut length).map_err(failed)?;
+        }
         let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER.min(size) {
+        if length > MAX_HEADER.min(size.saturating_sub(8)) || length == 0 {
             return Err(refuse(&"its header does not fit the file; it is truncated or damaged"));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(failed)?;
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| refuse(&e))?;
+        let whole = (8 + length).saturating_add(metadata.data_len() as u64);
+        if size != whole {
+            return Err(refuse(&format!("it has {size} bytes instead of {whole}; it is truncated or damaged")));
+        }
         let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| refuse(&"it has no state"))?;
         let state: State = serde_json::from_str(text).map_err(|e| refuse(&e))?;
         if state.version != VERSION {
