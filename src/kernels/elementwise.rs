@@ -67,6 +67,15 @@ pub fn multiply_inplace(isa: Isa, io: &mut InOut<f32>, x: &View<f32>) {
     map::rows_inplace2(isa, &Product, io, x);
 }
 
+/// `io[i] = io[i] · x[i]` on slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn multiply_slices(isa: Isa, io: &mut [f32], x: &[f32]) {
+    let n = io.len();
+    multiply_inplace(isa, &mut InOut::new(io, 1, n, n), &View::new(x, 1, x.len(), x.len()));
+}
+
 /// `d_a = d_out · b` and `d_b = d_out · a`, element by element.
 pub fn multiply_backward(
     isa: Isa,

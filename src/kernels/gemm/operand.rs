@@ -5,7 +5,7 @@ use crate::kernels::interleave::{Block, MOST_ROWS, Value, Word, interleave, spre
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::interleave::{lines, turned_lines};
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::Ahead;
+use crate::kernels::linear::{Ahead, PAIR};
 use crate::kernels::view::View;
 use std::ops::Range;
 
@@ -119,9 +119,6 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// Bytes of two cache lines, which are prefetched together.
-const PAIR: usize = 128;
-
 /// Memory in pairs of cache lines: `pairs` side by side in each of `lines` lines, which are `step` bytes apart. Pairs are counted down the
 /// lines first.
 #[derive(Clone, Copy)]
@@ -141,10 +138,10 @@ impl Walk {
     /// What to prefetch after `done` pairs of it.
     pub(super) fn ahead(&self, done: usize) -> Ahead {
         if done >= self.lines * self.pairs {
-            return Ahead { at: std::ptr::null(), step: 0 };
+            return Ahead::NOTHING;
         }
         let (pair, line) = (done / self.lines, done % self.lines);
-        Ahead { at: self.at.wrapping_add(pair * PAIR + line * self.step), step: self.step }
+        Ahead { at: self.at.wrapping_add(pair * PAIR + line * self.step), step: self.step, pairs: 1 }
     }
 }
 

@@ -6,7 +6,7 @@ use super::product::Gemm;
 use super::shape::Shared;
 use super::stream;
 use crate::kernels::linear::float::HELD_ROWS;
-use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Sums, float};
+use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Place, Sums, float};
 use std::ops::Range;
 
 /// What the row blocks of a tile have in common while one panel passes by them.
@@ -162,7 +162,7 @@ impl Gemm<'_> {
             // On vector registers multiplying takes longer than writing.
             streams = streamed && self.uses_tiles() && fresh && pass.last && bias.is_none();
             streams &= stream::fits(at, out.stride());
-            Sums { at, stride: out.stride(), fresh, next: at }
+            Sums { at, stride: out.stride(), fresh, next: Place::NOWHERE }
         });
         // SAFETY: until the block of another size, which comes last and for which this is dropped, only the kernel of this is called;
         // epilogues do not multiply.
@@ -195,12 +195,15 @@ impl Gemm<'_> {
                 let at = sums.at.wrapping_add(rows.start * sums.stride);
                 if streams {
                     let here = &mut kept[..rows.len() * PANEL];
-                    run(Sums { at: here.as_mut_ptr(), stride: PANEL, fresh: true, next: here.as_ptr() });
+                    run(Sums { at: here.as_mut_ptr(), stride: PANEL, fresh: true, next: Place::NOWHERE });
                     // SAFETY: the rows of the output that this block has; every CPU with tile registers has AVX-512.
                     unsafe { stream::rows(here, at, sums.stride) };
                     continue;
                 }
-                let next = if follows { sums.at.wrapping_add(next_rows.start * sums.stride + aside) } else { at };
+                let next = match follows {
+                    true => Place::new(sums.at.wrapping_add(next_rows.start * sums.stride + aside), sums.stride),
+                    false => Place::NOWHERE,
+                };
                 let sums = Sums { at, next, ..sums };
                 run(sums);
                 if let Some(bias) = &bias {
@@ -218,7 +221,7 @@ impl Gemm<'_> {
                 out.start_rows(rows.clone(), pass.columns.clone(), sums);
             }
             let at = sums.as_mut_ptr();
-            run(Sums { at, stride: PANEL, fresh: false, next: at });
+            run(Sums { at, stride: PANEL, fresh: false, next: Place::NOWHERE });
             if pass.last {
                 out.rows(rows.clone(), pass.columns.clone(), sums);
             }

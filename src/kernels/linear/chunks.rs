@@ -11,7 +11,7 @@ use super::layout::{Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::product::{self};
 use super::rows::Prepared;
-use super::{AHEAD_INPUTS, Ahead, Epilogue, Sums};
+use super::{AHEAD_INPUTS, Ahead, Epilogue, Place, Sums};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -78,10 +78,12 @@ pub(super) fn product(
                     let rows = x.blocks().rows_of(block);
                     let before = block - blocks.start;
                     let sums = &mut sums[panel - group.start][before];
-                    if part + 1 == chunks {
-                        out.expect(rows.clone(), columns.clone());
-                    }
-                    multiply(weights, panel, x, block, (part, chunk), ahead(next, before, chunk), sums);
+                    let ahead = Ahead::share(next, before, blocks.len(), chunk.div_ceil(AHEAD_INPUTS));
+                    let place = match part + 1 == chunks {
+                        true => out.place(rows.clone(), columns.clone()),
+                        false => Place::NOWHERE,
+                    };
+                    multiply(weights, panel, x, block, (part, chunk), (ahead, place), sums);
                     if part + 1 == chunks {
                         // SAFETY: every chunk has written the sums of all rows of the block, `rows × PANEL` of them.
                         let sums = unsafe { &mut sums.assume_init_mut().0[..rows.len() * PANEL] };
@@ -99,16 +101,6 @@ fn piece<'a>(weights: &PackedMatrix<'a>, panel: usize, part: usize, chunk: usize
     &weights.panel(panel)[part * chunk * input..weights.k().min((part + 1) * chunk) * input]
 }
 
-/// What row block number `before` prefetches of `next`, bit by bit with the row blocks before it.
-fn ahead(next: &[u8], before: usize, chunk: usize) -> Ahead {
-    let done = before * 2 * 64 * chunk.div_ceil(AHEAD_INPUTS);
-    if done < next.len() {
-        Ahead { at: next.as_ptr().wrapping_add(done), step: 128 }
-    } else {
-        Ahead { at: next.as_ptr(), step: 0 }
-    }
-}
-
 /// Adds the products of chunk `part` to `sums`, which the first chunk starts.
 fn multiply(
     weights: &PackedMatrix,
@@ -116,7 +108,7 @@ fn multiply(
     x: &Prepared,
     block: usize,
     (part, chunk): (usize, usize),
-    ahead: Ahead,
+    (ahead, place): (Ahead, Place),
     sums: &mut MaybeUninit<BlockSums>,
 ) {
     let rows = x.blocks().rows_of(block).len();
@@ -125,7 +117,7 @@ fn multiply(
     let kernel = product::kernel(x.blocks().isa(), weights.layout(), rows);
     let block = &x.block(block)[4 * rows * inputs.start..4 * rows * inputs.end];
     let at = sums.as_mut_ptr().cast::<f32>();
-    let out = Sums { at, stride: PANEL, fresh: part == 0, next: at };
+    let out = Sums { at, stride: PANEL, fresh: part == 0, next: place };
     let panel = piece(weights, panel, part, chunk).as_ptr();
     // SAFETY: the pieces of the panel and of the prepared block hold the inputs of the chunk (sliced above) in the layouts of the kernel, in which
     // inputs follow each other; `sums` has room for `rows × PANEL` values and holds them after the first chunk; the instruction set was

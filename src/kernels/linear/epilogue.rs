@@ -1,6 +1,7 @@
 //! What happens to finished sums while they are in the first-level cache.
 #![allow(unsafe_code)]
 
+use super::Place;
 use super::layout::PANEL;
 use crate::kernels::isa::Isa;
 use crate::kernels::view::{View, ViewMut};
@@ -18,6 +19,12 @@ pub trait Epilogue {
     /// Says which pieces come next, so that the memory they go to can be prefetched.
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
         let _ = (rows, columns);
+    }
+
+    /// As [`Epilogue::expect`], but the product prefetches the memory itself, bit by bit, if it is known where it is.
+    fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
+        self.expect(rows, columns);
+        Place::NOWHERE
     }
 
     /// Memory into which the product may write whole panels of these columns itself, row by row, instead of calling [`Epilogue::start`] and
@@ -62,6 +69,12 @@ pub trait PairEpilogue {
     /// As [`Epilogue::expect`].
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
         let _ = (rows, columns);
+    }
+
+    /// As [`Epilogue::place`].
+    fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
+        self.expect(rows, columns);
+        Place::NOWHERE
     }
 
     /// [`PairEpilogue::row`] for several rows of [`PANEL`] values of each product; one call instead of many.

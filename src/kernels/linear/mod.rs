@@ -12,10 +12,12 @@
 //! where blocks have a minimum). So a row has the same bits whether it is computed alone or among 512.
 //! The portable path multiplies and adds separately unless its target has fused multiply-add.
 
+mod ahead;
 mod blocks;
 mod chunks;
 pub(super) mod epilogue;
 mod few_rows;
+mod finish;
 pub(super) mod float;
 mod grid;
 mod int8;
@@ -25,7 +27,10 @@ mod pack;
 mod product;
 mod rows;
 
+pub use ahead::Place;
+pub(in crate::kernels) use ahead::{AHEAD_INPUTS, Ahead, PAIR};
 pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual, add, copy, prefetch, prefetch_line};
+pub use finish::{Added, add_bias, write_panels};
 pub use grid::Grid;
 pub use layout::{Layout, PANEL, packed_bytes, panel_bytes};
 pub use matrix::PackedMatrix;
@@ -47,8 +52,8 @@ pub(in crate::kernels) struct Sums {
     pub stride: usize,
     /// Whether sums start from zero; else from the values that are there.
     pub fresh: bool,
-    /// First sum of the row block that follows, whose rows are as far apart and are prefetched meanwhile; `at` when there is none.
-    pub next: *const f32,
+    /// Rows of [`PANEL`] values, as many, that are prefetched meanwhile.
+    pub next: Place,
 }
 
 impl Sums {
@@ -58,17 +63,6 @@ impl Sums {
         self.at.wrapping_add(row * self.stride + column)
     }
 }
-
-/// Memory that a kernel of many rows prefetches into the second-level cache while it multiplies: two cache lines every [`AHEAD_INPUTS`]
-/// inputs, `step` bytes further each time. Any address is allowed.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Ahead {
-    pub at: *const u8,
-    pub step: usize,
-}
-
-/// Inputs of a kernel between two prefetches.
-pub(in crate::kernels) const AHEAD_INPUTS: usize = 16;
 
 /// The table of one const-generic kernel for several row counts, with further generic arguments after the rows.
 macro_rules! kernels_by_rows {

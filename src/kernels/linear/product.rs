@@ -4,10 +4,10 @@
 
 use super::epilogue::{Epilogue, PairEpilogue};
 use super::few_rows::{self, PanelsKernel};
-use super::layout::{Layout, PANEL};
+use super::layout::{BLOCK, Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::Prepared;
-use super::{AHEAD_INPUTS, Ahead, Kernel, Sums, chunks, float, int8};
+use super::{AHEAD_INPUTS, Ahead, Kernel, Place, Sums, chunks, float, int8};
 use crate::kernels::isa::Isa;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -69,10 +69,11 @@ pub fn product(
         let width = PANEL.min(weights.n() - first);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
-            if rows.len() > FEW_ROWS {
-                out.expect(rows.clone(), first..first + width);
-            }
-            let sums = multiply(weights, panel, x, block, block - blocks.start, &mut sums);
+            let place = match rows.len() > FEW_ROWS {
+                true => out.place(rows.clone(), first..first + width),
+                false => Place::NOWHERE,
+            };
+            let sums = multiply(weights, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums);
             out.rows(rows, first..first + width, sums);
         }
     }
@@ -116,11 +117,12 @@ pub fn product_pair(
         let width = PANEL.min(a.n() - first);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
-            if rows.len() > FEW_ROWS {
-                out.expect(rows.clone(), first..first + width);
-            }
-            let a = multiply(a, panel, x, block, block - blocks.start, &mut sums_a);
-            let b = multiply(b, panel, x, block, block - blocks.start, &mut sums_b);
+            let place = match rows.len() > FEW_ROWS {
+                true => out.place(rows.clone(), first..first + width),
+                false => Place::NOWHERE,
+            };
+            let a = multiply(a, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums_a);
+            let b = multiply(b, panel, x, (block, block - blocks.start, blocks.len()), Place::NOWHERE, &mut sums_b);
             out.rows(rows, first..first + width, a, b);
         }
     }
@@ -200,13 +202,13 @@ fn kernels_of_few_rows(weights: &PackedMatrix, x: &Prepared, blocks: &Range<usiz
     few_rows::kernels(x.blocks().isa(), weights.layout(), x.blocks().rows())
 }
 
-/// Multiplies one panel with one row block; gives `rows × PANEL` sums.
+/// Multiplies one panel with row block `block`, number `before` of `of` that take the panel; gives `rows × PANEL` sums, which go to `place`.
 fn multiply<'s>(
     weights: &PackedMatrix,
     panel: usize,
     x: &Prepared,
-    block: usize,
-    blocks_before: usize,
+    (block, before, of): (usize, usize, usize),
+    place: Place,
     sums: &'s mut TileSums,
 ) -> &'s mut [f32] {
     let blocks = x.blocks();
@@ -220,16 +222,11 @@ fn multiply<'s>(
     );
     let kernel = kernel(blocks.isa(), weights.layout(), rows);
     // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
-    let per_block = 2 * 64 * weights.k().div_ceil(AHEAD_INPUTS);
     let next = weights.panel((panel + 1).min(weights.panels() - 1));
-    let done = blocks_before * per_block;
-    let ahead = if done < next.len() {
-        Ahead { at: next.as_ptr().wrapping_add(done), step: 128 }
-    } else {
-        Ahead { at: next.as_ptr(), step: 0 }
-    };
+    let ahead = Ahead::share(next, before, of, prefetches(weights.layout(), weights.k()));
     let at = sums.0.as_mut_ptr().cast::<f32>();
-    let out = Sums { at, stride: PANEL, fresh: true, next: at };
+    let next = if fetches_places(blocks.isa(), weights.layout()) { place } else { place.prefetch(rows) };
+    let out = Sums { at, stride: PANEL, fresh: true, next };
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
     // `sums` holds at least `rows × PANEL` values, all of which a kernel that starts afresh writes, and the instruction set was detected
     // before an `Isa` was handed out.
@@ -237,6 +234,19 @@ fn multiply<'s>(
         kernel(weights.panel(panel).as_ptr(), x.block(block).as_ptr(), weights.k(), out, ahead);
         std::slice::from_raw_parts_mut(at, rows * PANEL)
     }
+}
+
+/// How often a kernel prefetches what is [`Ahead`].
+fn prefetches(layout: Layout, k: usize) -> usize {
+    match layout.form() {
+        Form::Int8 => k / BLOCK,
+        _ => k.div_ceil(AHEAD_INPUTS),
+    }
+}
+
+/// Whether kernels prefetch [`Sums::next`] while they multiply.
+fn fetches_places(isa: Isa, layout: Layout) -> bool {
+    isa.has_avx512() && layout.form() != Form::Int8
 }
 
 pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {

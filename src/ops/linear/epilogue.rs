@@ -2,8 +2,11 @@
 
 use super::shape::{Activation, Form};
 use crate::kernels::activation;
+use crate::kernels::elementwise;
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{Epilogue, PANEL, PairEpilogue, add, copy, prefetch};
+use crate::kernels::linear::{
+    Added, Epilogue, PANEL, PairEpilogue, Place, add, add_bias, copy, prefetch, write_panels,
+};
 use crate::kernels::view::{View, ViewMut};
 use crate::ops::Operands;
 use std::ops::Range;
@@ -24,6 +27,7 @@ pub struct Finish<'a> {
     first_column: usize,
 }
 
+#[derive(Clone, Copy)]
 enum Residual<'a> {
     None,
     Add(View<'a, f32>),
@@ -82,27 +86,34 @@ impl<'a> Finish<'a> {
         debug_assert!(values.is_empty(), "product columns without an output");
     }
 
-    /// As [`Finish::write`] for whole panels of several rows.
-    fn write_panels(&mut self, rows: Range<usize>, first_column: usize, values: &mut [f32]) {
-        let column = self.first_column + first_column;
+    /// The output that takes a whole panel from column `column` among all products on, and its first column.
+    fn holding(&mut self, column: usize) -> Option<&mut (usize, ViewMut<'a, f32>)> {
         let holds = |(start, view): &(usize, ViewMut<f32>)| *start <= column && column + PANEL <= start + view.width();
-        let whole = self.parts.iter().position(|part| part.as_ref().is_some_and(holds));
-        let Some((start, view)) = whole.and_then(|part| self.parts[part].as_mut()) else {
-            return rows
-                .zip(values.chunks_exact_mut(PANEL))
-                .for_each(|(row, values)| self.write(row, first_column, values));
-        };
-        for (row, values) in rows.zip(values.chunks_exact_mut(PANEL)) {
-            let out = &mut view.row_mut(row)[column - *start..][..PANEL];
-            match &self.residual {
-                Residual::None => copy(out, values),
-                Residual::InPlace => add(out, values),
-                Residual::Add(residual) => {
-                    add(values, &residual.row(row)[first_column..][..PANEL]);
-                    copy(out, values);
-                }
-            }
+        self.parts.iter_mut().flatten().find(|part| holds(part))
+    }
+
+    /// As [`Finish::write`] for whole panels of several rows, after adding `bias`.
+    fn write_panels(
+        &mut self,
+        rows: Range<usize>,
+        first_column: usize,
+        bias: Option<&[f32; PANEL]>,
+        values: &mut [f32],
+    ) {
+        let column = self.first_column + first_column;
+        let (isa, residual) = (self.isa, self.residual);
+        if let Some((start, view)) = self.holding(column) {
+            let added = match &residual {
+                Residual::None => Added::Nothing,
+                Residual::InPlace => Added::Old,
+                Residual::Add(residual) => Added::Rows(residual, first_column),
+            };
+            return write_panels(isa, values, bias, added, view, (rows, column - *start));
         }
+        if let Some(bias) = bias {
+            add_bias(isa, values, bias);
+        }
+        rows.zip(values.chunks_exact_mut(PANEL)).for_each(|(row, values)| self.write(row, first_column, values));
     }
 
     /// Asks for the outputs, which are read when the residual is in place, and for the residual elsewhere.
@@ -115,8 +126,28 @@ impl<'a> Finish<'a> {
                 rows.clone().for_each(|row| prefetch(&view.row(row)[from..until]));
             }
         }
+        self.prefetch_residual(rows, columns);
+    }
+
+    fn prefetch_residual(&self, rows: Range<usize>, columns: Range<usize>) {
         if let Residual::Add(residual) = &self.residual {
             rows.for_each(|row| prefetch(&residual.row(row)[columns.clone()]));
+        }
+    }
+
+    /// As [`Finish::prefetch`], but leaves the output to the product where its rows are evenly spaced.
+    fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
+        let column = self.first_column + columns.start;
+        let place = self.holding(column).and_then(|(start, view)| Place::of(view, rows.start, column - *start));
+        match place {
+            Some(place) => {
+                self.prefetch_residual(rows, columns);
+                place
+            }
+            None => {
+                self.prefetch(rows, columns);
+                Place::NOWHERE
+            }
         }
     }
 
@@ -130,23 +161,25 @@ impl<'a> Finish<'a> {
     }
 }
 
-fn add_bias(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
+/// Adds the bias of columns `first_column ..`.
+fn add_biases(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
     if let Some(bias) = bias {
         add(values, &bias[first_column..][..values.len()]);
     }
 }
 
-/// [`add_bias`] to whole panels of several rows.
-fn add_bias_to_panels(bias: Option<&[f32]>, first_column: usize, values: &mut [f32]) {
-    if let Some(bias) = bias {
-        let bias = &bias[first_column..][..PANEL];
-        values.chunks_exact_mut(PANEL).for_each(|values| add(values, bias));
-    }
+/// The bias of the panel from column `first_column` on.
+fn panel_of(bias: Option<&[f32]>, first_column: usize) -> Option<&[f32; PANEL]> {
+    bias.map(|bias| bias[first_column..].first_chunk().expect("a bias as wide as the product"))
 }
 
 impl Epilogue for Finish<'_> {
     fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
         self.prefetch(rows, columns);
+    }
+
+    fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
+        self.place(rows, columns)
     }
 
     fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
@@ -156,13 +189,18 @@ impl Epilogue for Finish<'_> {
             }
             return;
         }
-        add_bias_to_panels(self.bias, columns.start, values);
+        let mut bias = panel_of(self.bias, columns.start);
+        if !matches!(self.activation, Activation::None | Activation::Swiglu)
+            && let Some(bias) = bias.take()
+        {
+            add_bias(self.isa, values, bias);
+        }
         self.activate(values);
-        self.write_panels(rows, columns.start, values);
+        self.write_panels(rows, columns.start, bias, values);
     }
 
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        add_bias(self.bias, first_column, values);
+        add_biases(self.bias, first_column, values);
         self.activate(values);
         self.write(row, first_column, values);
     }
@@ -187,6 +225,10 @@ impl PairEpilogue for FinishPair<'_> {
         self.finish.prefetch(rows, columns);
     }
 
+    fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
+        self.finish.place(rows, columns)
+    }
+
     fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, gate: &mut [f32], up: &mut [f32]) {
         if columns.len() < PANEL {
             let pieces = gate.chunks_exact_mut(PANEL).zip(up.chunks_exact_mut(PANEL));
@@ -195,16 +237,20 @@ impl PairEpilogue for FinishPair<'_> {
             }
             return;
         }
-        add_bias_to_panels(self.finish.bias, columns.start, gate);
-        add_bias_to_panels(self.second_bias, columns.start, up);
+        let biases = [(&mut *gate, self.finish.bias), (&mut *up, self.second_bias)];
+        for (values, bias) in biases {
+            if let Some(bias) = panel_of(bias, columns.start) {
+                add_bias(self.finish.isa, values, bias);
+            }
+        }
         activation::silu_inplace(self.finish.isa, gate);
-        gate.iter_mut().zip(&*up).for_each(|(g, u)| *g *= u);
-        self.finish.write_panels(rows, columns.start, gate);
+        elementwise::multiply_slices(self.finish.isa, gate, up);
+        self.finish.write_panels(rows, columns.start, None, gate);
     }
 
     fn row(&mut self, row: usize, first_column: usize, gate: &mut [f32], up: &mut [f32]) {
-        add_bias(self.finish.bias, first_column, gate);
-        add_bias(self.second_bias, first_column, up);
+        add_biases(self.finish.bias, first_column, gate);
+        add_biases(self.second_bias, first_column, up);
         activation::silu_inplace(self.finish.isa, gate);
         gate.iter_mut().zip(&*up).for_each(|(g, u)| *g *= u);
         self.finish.write(row, first_column, gate);

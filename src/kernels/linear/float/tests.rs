@@ -5,7 +5,7 @@ mod on_tiles;
 
 use super::avx512;
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{Ahead, Layout, PANEL, Sums};
+use crate::kernels::linear::{Ahead, Layout, PANEL, Place, Sums};
 use half::bf16;
 
 /// Values from −1 to 1 in steps of 2^-7, all exact in bf16.
@@ -39,8 +39,8 @@ fn sums_of_bf16_products_match_f64_with_dots_and_widened() {
                 let stride = PANEL + 5;
                 let mut out = vec![0.5; rows * stride];
                 let at = out.as_mut_ptr();
-                let sums = Sums { at, stride, fresh, next: at };
-                let ahead = Ahead { at: bytes.as_ptr(), step: 128 };
+                let sums = Sums { at, stride, fresh, next: Place::NOWHERE };
+                let ahead = Ahead { at: bytes.as_ptr(), step: 128, pairs: 1 };
                 // SAFETY: the CPU has AVX-512, and BF16 with `dots`; panel, block and sums have the sizes that the layout prescribes.
                 unsafe {
                     avx512::kernel(Layout::Bf16, rows, dots)(bytes[1..].as_ptr(), block.as_ptr().cast(), k, sums, ahead)

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::HELD_ROWS;
-use super::avx512::{FEW_ROWS, Rows, fetch};
+use super::avx512::{FEW_ROWS, Rows};
 use crate::kernels::linear::layout::PANEL;
 use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
 use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
@@ -117,12 +117,8 @@ unsafe fn multiply_held<const R: usize>(panel: *const u8, x: *const u8, k: usize
     unsafe { if out.fresh { zero::<R>() } else { load::<R>(&out) } }
     for step in 0..whole {
         if R > FEW_ROWS {
-            if !ahead.at.is_null() {
-                (0..STEP / AHEAD_INPUTS).for_each(|_| fetch(&mut ahead));
-            }
-            if !std::ptr::eq(out.next, out.at) {
-                next.fetch();
-            }
+            (0..STEP / AHEAD_INPUTS).for_each(|_| ahead.fetch());
+            next.fetch();
         }
         // SAFETY: the panel and the block have `whole` whole steps.
         unsafe { multiply_step::<R>(panel.add(step * STEP_BYTES), x.add(step * R * ROW_BYTES)) }

@@ -5,7 +5,7 @@
 //! pairs ahead of their use, by way of the first-level cache, which broadcasts on loading.
 #![allow(unsafe_code)]
 
-use super::avx512::{FEW_ROWS, Rows, STEPS_BEFORE_SUMS, expect, fetch, load, store};
+use super::avx512::{FEW_ROWS, Rows, STEPS_BEFORE_SUMS, expect, load, store};
 use crate::kernels::linear::layout::PANEL;
 use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
@@ -53,7 +53,7 @@ unsafe fn multiply<const R: usize>(panel: *const u8, x: *const u8, k: usize, out
     }
     for i in 0..steps {
         if R > FEW_ROWS && i % every == 0 {
-            fetch(&mut ahead);
+            ahead.fetch();
             next.fetch();
         }
         if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {

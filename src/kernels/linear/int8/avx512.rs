@@ -58,9 +58,7 @@ macro_rules! define {
                     let scales = block.wrapping_add(layout.quant_bytes());
                     let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
                     if R > FEW_ROWS {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.at.cast());
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64).cast());
-                        ahead.at = ahead.at.wrapping_add(ahead.step);
+                        ahead.fetch();
                     }
                     let mut dots = [[_mm512_setzero_si512(); H]; R];
                     let parts = if layout == Layout::Byte16 { 2 } else { 1 };

@@ -3,7 +3,7 @@
 use super::super::{few_rows_tiles, tile_rows, tiles};
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::few_rows::Panels;
-use crate::kernels::linear::{Ahead, PANEL, Sums};
+use crate::kernels::linear::{Ahead, PANEL, Place, Sums};
 use crate::kernels::view::View;
 use half::bf16;
 
@@ -103,8 +103,8 @@ fn one_block_has_the_bits_of_the_order_for_any_number_of_rows() {
             let stride = PANEL + SPACE;
             let mut out = vec![0.7; rows * stride];
             let at = out.as_mut_ptr();
-            let sums = Sums { at, stride, fresh, next: at };
-            let ahead = Ahead { at: case.panels.as_ptr(), step: 128 };
+            let sums = Sums { at, stride, fresh, next: Place::NOWHERE };
+            let ahead = Ahead { at: case.panels.as_ptr(), step: 128, pairs: 1 };
             // SAFETY: tiles are allowed; panel, block and sums have the sizes that the layout prescribes.
             unsafe { tiles::kernel(rows)(case.panels[1..].as_ptr(), block.as_ptr(), k, sums, ahead) }
             for (r, row) in out.chunks(stride).enumerate() {
