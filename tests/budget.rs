@@ -3,6 +3,7 @@
 mod common;
 
 use staticgrad::exec::Trainer;
+use staticgrad::graph::Section;
 use staticgrad::ops::Capacity;
 use staticgrad::passes::optimizer::AdamW;
 use staticgrad::passes::{Mode, Training, recompute, train};
@@ -66,6 +67,24 @@ fn recomputation_does_not_change_a_bit() {
             assert!(step(&plan) == expected, "{model}: {} recomputed nodes", nodes.len());
         }
     }
+}
+
+/// Keys and queries before their rotation are of no use to backward, so that rotating them again would keep as much and cost more.
+#[test]
+fn only_what_saves_memory_is_computed_again() {
+    let graph = graph("llama", &Training { keep_gradients: true, ..Training::default() });
+    let cheap = recompute::cheap_nodes(&graph);
+    let ops = |op: &str| cheap.iter().filter(|n| graph.node(**n).op == op).count();
+    assert_eq!([ops("rms_norm"), ops("silu"), ops("mul"), ops("rope")], [7, 3, 3, 0]);
+    let transient = |nodes: &[_]| {
+        let graph = recompute::recompute(&graph, nodes);
+        compile(graph, Mode::Train, CAPACITY).expect("plans").totals.transient
+    };
+    let rotations =
+        graph.node_ids().filter(|&n| graph.node(n).op == "rope" && graph.node(n).section == Section::Forward);
+    let mut more: Vec<_> = cheap.iter().copied().chain(rotations).collect();
+    more.sort_unstable();
+    assert!(more.len() == cheap.len() + 6 && transient(&cheap) <= transient(&more));
 }
 
 #[test]

@@ -9,9 +9,26 @@ use std::collections::HashMap;
 /// Ops whose results are cheap to compute again: no matrix product, no attention.
 pub const CHEAP: [&str; 8] = ["layer_norm", "rms_norm", "gelu", "silu", "mul", "silu_mul", "rope", "dropout"];
 
-/// Forward nodes whose op is cheap.
+/// Forward nodes whose op is cheap and whose clones save memory: what is kept only for a clone takes less than its results would. A rotation,
+/// for one, gives as much as it takes, and backward has no other use for what it takes.
 pub fn cheap_nodes(graph: &Graph) -> Vec<NodeId> {
-    graph.node_ids().filter(|&n| is_forward(graph, n) && CHEAP.contains(&graph.node(n).op.as_str())).collect()
+    let values = |t: TensorId| graph.ty(t).shape.elements();
+    // What is kept in any case: what backward reads, and what no node computes.
+    let mut kept: Vec<bool> = graph.tensor_ids().map(|t| graph.producer(t).is_none()).collect();
+    let backward = graph.nodes.iter().filter(|n| n.section == Section::Backward);
+    backward.flat_map(|n| &n.operands).for_each(|t| kept[t.index()] = true);
+    // Values of a row that must be kept to have a tensor in backward.
+    let mut needs: Vec<usize> = graph.tensor_ids().map(|t| if kept[t.index()] { 0 } else { values(t) }).collect();
+    let mut chosen = Vec::new();
+    for n in graph.node_ids().filter(|&n| is_forward(graph, n) && CHEAP.contains(&graph.node(n).op.as_str())) {
+        let node = graph.node(n);
+        let needed = node.operands.iter().map(|t| needs[t.index()]).sum::<usize>();
+        if needed < node.outputs.iter().map(|&t| values(t)).sum() {
+            node.outputs.iter().for_each(|t| needs[t.index()] = needed);
+            chosen.push(n);
+        }
+    }
+    chosen
 }
 
 fn is_forward(graph: &Graph, n: NodeId) -> bool {
