@@ -1,6 +1,9 @@
 //! Thin products against f64.
 
 use super::*;
+use crate::kernels::isa::Isa;
+use crate::kernels::vector::map::Write;
+use crate::kernels::view::{View, ViewMut};
 
 fn data(n: usize, seed: f32) -> Vec<f32> {
     (0..n).map(|i| ((i as f32 + seed) * 0.7).sin()).collect()
