@@ -9,7 +9,9 @@
 //! bf16 are dot products of pairs with f32 sums instead: queries and probabilities are rounded to bf16, and the softmax stays in f32.
 
 mod backward;
+mod backward_rows;
 mod backward_scratch;
+mod call;
 mod direct;
 mod forward;
 mod online_softmax;
@@ -18,7 +20,7 @@ mod tile;
 
 pub use backward::{AttentionPart, AttentionSaved, attention_backward};
 pub use backward_scratch::attention_backward_scratch;
-pub use forward::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
+pub use call::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
 pub use tile::KEY_TILE;
 
 /// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group` query heads per key-value head.

@@ -122,3 +122,19 @@ impl State {
         }
     }
 }
+
+/// Writes `width` elements of a query times `factor`.
+///
+/// # Safety
+/// `width` elements are readable at `src` and writable at `dst`.
+#[inline(always)]
+pub unsafe fn scale_row<S: Simd>(s: S, src: *const f32, width: usize, factor: f32, dst: *mut f32) {
+    let factor = s.splat(factor);
+    let mut i = 0;
+    while i < width {
+        let count = S::LANES.min(width - i);
+        // SAFETY: the caller's contract.
+        unsafe { s.store_partial(dst.add(i), s.mul(s.load_partial(src.add(i), count), factor), count) };
+        i += count;
+    }
+}

@@ -1,0 +1,91 @@
+//! Attention of a block of query rows over the keys before each: what a call gets, and what it has to fit.
+
+use super::forward::Forward;
+use super::tile::{KEY_TILE, PAD, SPAN, padded};
+use crate::kernels::isa::Isa;
+use crate::kernels::vector::stored::Stored;
+use crate::kernels::vector::{dispatch, dispatch_pairs};
+use crate::kernels::view::{View, ViewMut};
+
+/// Floats of scratch that [`attention_forward`] needs for up to `rows` query rows of `group` heads.
+pub const fn attention_forward_scratch(rows: usize, group: usize, head_dim: usize) -> usize {
+    let vectors = rows * group;
+    vectors * (head_dim + padded(head_dim) + PAD + 1)
+        + KEY_TILE * (head_dim + padded(head_dim))
+        + SPAN * KEY_TILE
+        + padded(head_dim)
+}
+
+/// What [`attention_forward_heads`] reads.
+#[derive(Clone, Copy)]
+pub struct AttentionInput<'a, E> {
+    /// Rows of `heads · group · D`: for each key-value head its group of query heads, side by side.
+    pub q: View<'a, f32>,
+    /// Position of each query row in its slot.
+    pub positions: &'a [u32],
+    /// Rows of `heads · D`; row p belongs to position p.
+    pub keys: View<'a, E>,
+    /// Rows of `heads · D`; row p belongs to position p.
+    pub values: View<'a, E>,
+    /// D
+    pub head_dim: usize,
+    /// Factor on the scores, 1/√D.
+    pub scale: f32,
+}
+
+/// Attention of query rows over one or more adjacent key-value heads.
+///
+/// Key and value rows after a query's position are never used: they may be uninitialised or NaN. `out` has the shape of `q`;
+/// `log_sum_exp`, rows of one value per query head, saves the log of the sum of e^score for the backward pass. `scratch` has
+/// [`attention_forward_scratch`] floats, of any content.
+///
+/// With few rows, reading keys and values from memory is what takes the time, and several heads in a call are faster than
+/// one by one: their parts of a row lie together. With many rows one head a call keeps the scratch in the cache.
+///
+/// # Panics
+/// When a shape does not fit, or a position has no key row.
+pub fn attention_forward_heads<E: Stored>(
+    isa: Isa,
+    input: &AttentionInput<E>,
+    out: &mut ViewMut<f32>,
+    log_sum_exp: Option<&mut ViewMut<f32>>,
+    scratch: &mut [f32],
+) {
+    let AttentionInput { q, positions, keys, values, head_dim: d, .. } = *input;
+    let (rows, width) = (q.rows(), keys.width());
+    assert!(d > 0 && width > 0 && width.is_multiple_of(d), "attention keys of {width} elements for heads of {d}");
+    assert!(q.width().is_multiple_of(width), "attention queries of {} elements for keys of {width}", q.width());
+    let (kv_heads, group) = (width / d, q.width() / width);
+    assert!(out.rows() == rows && positions.len() == rows && out.width() == q.width(), "attention rows differ");
+    assert!(values.width() == width, "attention keys and values differ in width");
+    assert!(
+        log_sum_exp.as_ref().is_none_or(|l| l.rows() == rows && l.width() == kv_heads * group),
+        "log-sum-exp shape"
+    );
+    let keys_needed = positions.iter().max().map_or(0, |&p| p as usize + 1);
+    assert!(keys_needed <= keys.rows() && keys_needed <= values.rows(), "attention to {keys_needed} keys");
+    let needed = attention_forward_scratch(rows, kv_heads * group, d);
+    assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
+    let kernel = Forward { input, out, log_sum_exp, scratch, kv_heads, group, keys_needed };
+    if E::IS_BF16 { dispatch_pairs(isa, kernel) } else { dispatch(isa, kernel) }
+}
+
+/// [`attention_forward_heads`] over one key-value head: `keys` and `values` are as wide as a head.
+///
+/// # Panics
+/// As [`attention_forward_heads`].
+#[expect(clippy::too_many_arguments, reason = "the operands of one node")]
+pub fn attention_forward<E: Stored>(
+    isa: Isa,
+    q: &View<f32>,
+    positions: &[u32],
+    keys: &View<E>,
+    values: &View<E>,
+    scale: f32,
+    out: &mut ViewMut<f32>,
+    log_sum_exp: Option<&mut ViewMut<f32>>,
+    scratch: &mut [f32],
+) {
+    let input = AttentionInput { q: *q, positions, keys: *keys, values: *values, head_dim: keys.width(), scale };
+    attention_forward_heads(isa, &input, out, log_sum_exp, scratch);
+}
