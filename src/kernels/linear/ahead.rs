@@ -90,3 +90,32 @@ const MOST_PAIRS: usize = 4;
 
 /// Inputs of a kernel between two prefetches.
 pub(in crate::kernels) const AHEAD_INPUTS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_all_row_blocks_cover_what_is_next() {
+        let next = vec![0u8; 98304];
+        for (bytes, blocks, times) in [(98304, 16, 48), (98304, 13, 48), (98304, 6, 48), (1152, 3, 5), (130, 1, 1)] {
+            let next = &next[..bytes];
+            let mut end = next.as_ptr();
+            for block in 0..blocks {
+                let ahead = Ahead::share(next, block, blocks, times);
+                if ahead.pairs > 0 {
+                    assert_eq!(ahead.at, end, "{blocks} blocks, block {block}");
+                    end = ahead.at.wrapping_add(times * ahead.pairs * ahead.step);
+                }
+            }
+            assert!(end >= next.as_ptr_range().end, "{bytes} bytes, {blocks} blocks of {times}");
+        }
+    }
+
+    #[test]
+    fn few_row_blocks_do_not_fetch_more_than_they_can_wait_for() {
+        let ahead = Ahead::share(&[0; 4096], 0, 1, 1);
+        assert_eq!(ahead.pairs, MOST_PAIRS);
+        assert_eq!(Ahead::share(&[], 0, 4, 4).pairs, 0);
+    }
+}

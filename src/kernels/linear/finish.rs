@@ -98,3 +98,52 @@ impl Kernel for AddBias<'_> {
 pub fn add_bias(isa: Isa, values: &mut [f32], bias: &[f32; PANEL]) {
     dispatch(isa, AddBias { values, bias });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_take_bias_and_residual_in_their_order_and_leave_the_rest() {
+        let (rows, width, column) = (1..4, 2 * PANEL + 5, PANEL + 3);
+        let values: Vec<f32> = (0..3 * PANEL).map(|i| (i as f32).sin()).collect();
+        let bias: [f32; PANEL] = std::array::from_fn(|i| 1e3 + i as f32 * 0.37);
+        let residual: Vec<f32> = (0..5 * PANEL * 2).map(|i| (i as f32 * 0.7).cos() * 1e-3).collect();
+        let view = View::new(&residual, 5, 2 * PANEL, 2 * PANEL);
+        for isa in Isa::available() {
+            for bias in [None, Some(&bias)] {
+                for added in [Added::Nothing, Added::Rows(&view, 7), Added::Old] {
+                    let mut out = vec![0.25; 5 * width];
+                    let mut view = ViewMut::new(&mut out, 5, width, width);
+                    write_panels(isa, &values, bias, added, &mut view, (rows.clone(), column));
+                    for (at, got) in out.iter().enumerate() {
+                        let (row, c) = (at / width, at % width);
+                        let inside = rows.contains(&row) && (column..column + PANEL).contains(&c);
+                        let expected = if inside {
+                            let i = c - column;
+                            let value = values[(row - rows.start) * PANEL + i] + bias.map_or(0.0, |bias| bias[i]);
+                            match added {
+                                Added::Nothing => value,
+                                Added::Rows(view, first) => value + view.row(row)[first + i],
+                                Added::Old => value + 0.25,
+                            }
+                        } else {
+                            0.25
+                        };
+                        assert_eq!(*got, expected, "{} row {row} column {c}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bias_goes_to_every_row() {
+        let bias: [f32; PANEL] = std::array::from_fn(|i| i as f32 + 0.5);
+        for isa in Isa::available() {
+            let mut values = vec![2.0; 3 * PANEL];
+            add_bias(isa, &mut values, &bias);
+            assert!(values.iter().enumerate().all(|(i, &v)| v == 2.5 + (i % PANEL) as f32), "{}", isa.name());
+        }
+    }
+}
