@@ -10,6 +10,7 @@
 //! ascending j or t. An element has the same bits in any block, tile or call.
 
 mod add_product;
+mod blocks;
 mod outer_sums;
 mod project;
 

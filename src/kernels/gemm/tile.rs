@@ -6,7 +6,7 @@ use super::product::Gemm;
 use super::shape::Shared;
 use super::stream;
 use crate::kernels::linear::float::HELD_ROWS;
-use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Place, Sums, float};
+use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Place, Sums, add_bias_to_sums, float};
 use std::ops::Range;
 
 /// What the row blocks of a tile have in common while one panel passes by them.
@@ -208,7 +208,7 @@ impl Gemm<'_> {
                 run(sums);
                 if let Some(bias) = &bias {
                     // SAFETY: the rows that the kernel has just written.
-                    unsafe { add_bias(sums, rows.len(), bias) };
+                    unsafe { add_bias_to_sums(self.isa, sums, rows.len(), bias) };
                 }
                 continue;
             }
@@ -229,17 +229,5 @@ impl Gemm<'_> {
         if streams {
             stream::end();
         }
-    }
-}
-
-/// Adds one value per column to `rows` rows of finished sums.
-///
-/// # Safety
-/// `sums` addresses `rows` rows of [`PANEL`] values that nobody else uses.
-unsafe fn add_bias(sums: Sums, rows: usize, bias: &[f32; PANEL]) {
-    for row in 0..rows {
-        // SAFETY: the caller's.
-        let values = unsafe { &mut *sums.at.wrapping_add(row * sums.stride).cast::<[f32; PANEL]>() };
-        values.iter_mut().zip(bias).for_each(|(value, b)| *value += b);
     }
 }

@@ -1,6 +1,7 @@
 //! Finished panels of several rows: bias, residual and the way to memory, in vectors.
 #![allow(unsafe_code)]
 
+use super::Sums;
 use super::layout::PANEL;
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::{Kernel, Simd, dispatch};
@@ -73,7 +74,9 @@ pub fn write_panels<'a>(
 }
 
 struct AddBias<'b> {
-    values: &'b mut [f32],
+    at: *mut f32,
+    stride: usize,
+    rows: usize,
     bias: &'b [f32; PANEL],
 }
 
@@ -82,11 +85,11 @@ impl Kernel for AddBias<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for values in self.values.chunks_exact_mut(PANEL) {
+        for row in 0..self.rows {
             for i in (0..PANEL).step_by(S::LANES) {
-                // SAFETY: both hold `PANEL` values, a multiple of the lanes.
+                // SAFETY: every row and the bias hold `PANEL` values, a multiple of the lanes, and the rows are nobody else's.
                 unsafe {
-                    let at = values.as_mut_ptr().add(i);
+                    let at = self.at.add(row * self.stride + i);
                     s.store(at, s.add(s.load(at), s.load(self.bias.as_ptr().add(i))));
                 }
             }
@@ -96,7 +99,15 @@ impl Kernel for AddBias<'_> {
 
 /// Adds a value per column to rows of [`PANEL`] values.
 pub fn add_bias(isa: Isa, values: &mut [f32], bias: &[f32; PANEL]) {
-    dispatch(isa, AddBias { values, bias });
+    dispatch(isa, AddBias { at: values.as_mut_ptr(), stride: PANEL, rows: values.len() / PANEL, bias });
+}
+
+/// [`add_bias`] to `rows` rows of finished sums where a kernel wrote them.
+///
+/// # Safety
+/// `sums` addresses `rows` rows of [`PANEL`] values that nobody else uses.
+pub(in crate::kernels) unsafe fn add_bias_to_sums(isa: Isa, sums: Sums, rows: usize, bias: &[f32; PANEL]) {
+    dispatch(isa, AddBias { at: sums.at, stride: sums.stride, rows, bias });
 }
 
 #[cfg(test)]

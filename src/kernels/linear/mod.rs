@@ -30,6 +30,7 @@ mod rows;
 pub use ahead::Place;
 pub(in crate::kernels) use ahead::{AHEAD_INPUTS, Ahead, PAIR};
 pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual, add, copy, prefetch, prefetch_line};
+pub(in crate::kernels) use finish::add_bias_to_sums;
 pub use finish::{Added, add_bias, write_panels};
 pub use grid::Grid;
 pub use layout::{Layout, PANEL, packed_bytes, panel_bytes};

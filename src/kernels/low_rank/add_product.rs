@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "rows and vectors run in step")]
 
-use super::THIN;
+use super::blocks::{self, Blocks};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::map::Write;
 use crate::kernels::vector::{Kernel, Simd, dispatch};
@@ -16,8 +16,19 @@ struct AddProduct<'a> {
     write: Write,
 }
 
-impl AddProduct<'_> {
-    /// `V` vectors of columns from `column` on, the last of which holds `count` columns, and thin rows `thin ..`. `fresh` starts from zero.
+impl Blocks for AddProduct<'_> {
+    fn width(&self) -> usize {
+        self.y.width()
+    }
+
+    fn rank(&self) -> usize {
+        self.b.rows()
+    }
+
+    fn factor(&self) -> f32 {
+        self.factor
+    }
+
     #[inline(always)]
     fn block<S: Simd, const V: usize, const J: usize, const SCALED: bool>(
         &mut self,
@@ -25,8 +36,8 @@ impl AddProduct<'_> {
         column: usize,
         count: usize,
         thin: usize,
-        fresh: bool,
     ) {
+        let fresh = thin == 0 && self.write == Write::Overwrite;
         let mut b = [[s.splat(0.0); V]; J];
         let mut lanes = [S::LANES; V];
         lanes[V - 1] = count;
@@ -58,49 +69,13 @@ impl AddProduct<'_> {
             }
         }
     }
-
-    #[inline(always)]
-    fn columns<S: Simd, const V: usize, const SCALED: bool>(&mut self, s: S, column: usize, count: usize) {
-        let rank = self.b.rows();
-        let mut fresh = self.write == Write::Overwrite;
-        let mut thin = 0;
-        while thin < rank {
-            if thin + THIN <= rank {
-                self.block::<S, V, THIN, SCALED>(s, column, count, thin, fresh);
-                thin += THIN;
-            } else {
-                self.block::<S, V, 1, SCALED>(s, column, count, thin, fresh);
-                thin += 1;
-            }
-            fresh = false;
-        }
-    }
-}
-
-impl AddProduct<'_> {
-    #[inline(always)]
-    fn all<S: Simd, const SCALED: bool>(&mut self, s: S) {
-        let width = self.y.width();
-        let mut column = 0;
-        if S::LANES == 16 {
-            while column + 2 * S::LANES <= width {
-                self.columns::<S, 2, SCALED>(s, column, S::LANES);
-                column += 2 * S::LANES;
-            }
-        }
-        while column < width {
-            let count = S::LANES.min(width - column);
-            self.columns::<S, 1, SCALED>(s, column, count);
-            column += count;
-        }
-    }
 }
 
 impl Kernel for AddProduct<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        if self.factor == 1.0 { self.all::<S, false>(s) } else { self.all::<S, true>(s) }
+        blocks::all(&mut self, s);
     }
 }
 

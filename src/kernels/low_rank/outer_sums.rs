@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "rows and vectors run in step")]
 
-use super::THIN;
+use super::blocks::{self, Blocks};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::{Kernel, Simd, dispatch};
 use crate::kernels::view::View;
@@ -23,8 +23,19 @@ struct OuterSums<'a, 'o> {
     sums: &'o mut [f32],
 }
 
-impl OuterSums<'_, '_> {
-    /// `V` vectors of columns from `column` on, the last of which holds `count` columns, and thin rows `thin ..`.
+impl Blocks for OuterSums<'_, '_> {
+    fn width(&self) -> usize {
+        self.x.width()
+    }
+
+    fn rank(&self) -> usize {
+        self.thin.len()
+    }
+
+    fn factor(&self) -> f32 {
+        self.factor
+    }
+
     #[inline(always)]
     fn block<S: Simd, const V: usize, const J: usize, const SCALED: bool>(
         &mut self,
@@ -68,45 +79,13 @@ impl OuterSums<'_, '_> {
             }
         }
     }
-
-    #[inline(always)]
-    fn columns<S: Simd, const V: usize, const SCALED: bool>(&mut self, s: S, column: usize, count: usize) {
-        let rank = self.thin.len();
-        let mut thin = 0;
-        while thin < rank {
-            if thin + THIN <= rank {
-                self.block::<S, V, THIN, SCALED>(s, column, count, thin);
-                thin += THIN;
-            } else {
-                self.block::<S, V, 1, SCALED>(s, column, count, thin);
-                thin += 1;
-            }
-        }
-    }
-}
-
-impl OuterSums<'_, '_> {
-    #[inline(always)]
-    fn all<S: Simd, const SCALED: bool>(&mut self, s: S) {
-        let width = self.x.width();
-        let mut column = 0;
-        if S::LANES == 16 && width == COLUMNS {
-            self.columns::<S, 2, SCALED>(s, 0, S::LANES);
-            return;
-        }
-        while column < width {
-            let count = S::LANES.min(width - column);
-            self.columns::<S, 1, SCALED>(s, column, count);
-            column += count;
-        }
-    }
 }
 
 impl Kernel for OuterSums<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        if self.factor == 1.0 { self.all::<S, false>(s) } else { self.all::<S, true>(s) }
+        blocks::all(&mut self, s);
     }
 }
 

@@ -221,10 +221,6 @@ impl<'a> FinishPair<'a> {
 }
 
 impl PairEpilogue for FinishPair<'_> {
-    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
-        self.finish.prefetch(rows, columns);
-    }
-
     fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
         self.finish.place(rows, columns)
     }

@@ -1,6 +1,6 @@
 //! A pair of products, such as gate and up, whose weights want the rows in different forms (bf16 beside int8, say).
 
-use crate::kernels::linear::{Epilogue, PANEL, PackedMatrix, PairEpilogue, Prepared, product};
+use crate::kernels::linear::{Epilogue, PANEL, PackedMatrix, PairEpilogue, Place, Prepared, product};
 use std::ops::Range;
 
 /// Most rows of a piece that a product hands out.
@@ -30,8 +30,8 @@ impl MixedPair<'_> {
 }
 
 impl Epilogue for MixedPair<'_> {
-    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
-        self.out.expect(rows, columns);
+    fn place(&mut self, rows: Range<usize>, columns: Range<usize>) -> Place {
+        self.out.place(rows, columns)
     }
 
     fn rows(&mut self, rows: Range<usize>, columns: Range<usize>, values: &mut [f32]) {
