@@ -51,7 +51,7 @@ pub struct BenchArgs {
     rows: Option<usize>,
     #[command(flatten)]
     train: train::TrainBenchArgs,
-    /// Print time, arithmetic and traffic of prefill or training per kind of op, in the mean of the repetitions; with a file name, write a
+    /// Print time, arithmetic and traffic of prefill, decode or training per kind of op, in the mean of the repetitions; with a file name, write a
     /// trace that Perfetto opens too.
     #[arg(long, value_name = "TRACE.json", num_args = 0..=1, default_missing_value = "")]
     profile: Option<String>,
@@ -88,13 +88,13 @@ enum What {
 
 /// Refuses options that would have no effect on what is measured.
 fn refuse_ignored(args: &BenchArgs) -> Result<()> {
-    use What::{Ladder, Prefill, Roofline, Train, Types};
+    use What::{Decode, Ladder, Prefill, Roofline, Train, Types};
     let rules: [(&str, bool, &[What], &str); 4] = [
         (
             "--profile",
             args.profile.is_some(),
-            &[Prefill, Train],
-            "prefill or train; `run --profile` has a prompt and tokens",
+            &[Prefill, Decode, Train],
+            "prefill, decode or train; `run --profile` has a prompt and tokens",
         ),
         ("--chart", args.chart.is_some(), &[Ladder], "ladder"),
         ("--text", args.text.is_some(), &[Types], "types"),

@@ -117,12 +117,12 @@ impl Work {
         tokens(count, vocabulary)
     }
 
-    /// Runs once; tokens a second.
+    /// Runs once; tokens a second. The prompt of a decode is computed the first time only.
     ///
     /// # Errors
     /// What the session refuses.
     pub fn run(self, session: &mut Session, text: &[i32]) -> Result<f64> {
-        session.truncate(0, 0);
+        session.truncate(0, if let Work::Decode(rows) = self { rows } else { 0 });
         match self {
             Work::Prefill(rows) => {
                 let step_rows = session.executor().plan().capacity.step_rows;
@@ -131,7 +131,9 @@ impl Work {
                 Ok(rows as f64 / start.elapsed().as_secs_f64())
             }
             Work::Decode(rows) => {
-                session.advance_to(0, &text[..rows])?;
+                if session.tokens(0).len() < rows {
+                    session.advance_to(0, &text[..rows])?;
+                }
                 let start = Instant::now();
                 text[rows..].iter().try_for_each(|&t| session.run(&[(0, &[t])], Want::Last))?;
                 Ok(DECODE_TOKENS as f64 / start.elapsed().as_secs_f64())
@@ -152,7 +154,7 @@ pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
 }
 
 /// Measures `work` `repeat` times after one run to warm up, each time between two measurements of the limit.
-/// With `trace`, the measured runs of a prefill are profiled; unless it is empty, it names the file that gets their phases.
+/// With `trace`, the measured runs are profiled; unless it is empty, it names the file that gets their phases.
 ///
 /// # Errors
 /// Weights that do not load; rows that do not fit; a trace that cannot be written.
@@ -197,7 +199,11 @@ pub fn measure(model: &Model, work: Work, threads: usize, repeat: usize, trace: 
         Work::Decode(_) => bytes,
     };
     let (rows, weights) = (work.rows(), store.bytes().len());
-    let profile = trace.map(|_| profile::table(session.executor(), &store, &[(rows, 1, rows, 1)], repeat));
+    let call = match work {
+        Work::Prefill(rows) => (rows, 1, rows, 1),
+        Work::Decode(rows) => (1, 1, rows + DECODE_TOKENS / 2, DECODE_TOKENS),
+    };
+    let profile = trace.map(|_| profile::table(session.executor(), &store, &[call], repeat));
     if let Some(file) = trace.filter(|file| !file.is_empty()) {
         profile::write_trace(session.executor(), file.as_ref())?;
     }
