@@ -1,12 +1,12 @@
 //! AVX-512, with VNNI or with 16-bit multiply-adds.
 #![allow(unsafe_code)]
 
-use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
+use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, STREAM_AHEAD, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
-/// Row blocks of at most so many rows run at the speed of memory, which hardware prefetching reaches by itself.
+/// Row blocks of at most so many rows run at the speed of memory: they ask for the weights that follow instead of what is needed next.
 const FEW_ROWS: usize = 4;
 
 /// The kernel for `rows` rows (1 to 12 with VNNI, else 1 to 4).
@@ -80,6 +80,9 @@ macro_rules! define {
                             dots[r] = [zero; H];
                         }
                         for group in part * 8 / parts..(part + 1) * 8 / parts {
+                            if R <= FEW_ROWS {
+                                stream(block, layout, group);
+                            }
                             let mut w = [_mm512_setzero_si512(); H];
                             for (h, w) in w.iter_mut().enumerate() {
                                 // SAFETY: inside the quants of the block.
@@ -128,6 +131,16 @@ macro_rules! define {
 
 define!(multiply_vnni, "avx512f,avx512bw,avx512vnni", dot_vnni);
 define!(multiply_wide, "avx512f,avx512bw", dot_wide);
+
+/// Asks for the share of group `group` of the block [`STREAM_AHEAD`] bytes after `block`.
+#[inline(always)]
+fn stream(block: *const u8, layout: Layout, group: usize) {
+    let lines = layout.block_bytes().div_ceil(64);
+    for line in group * lines / 8..(group + 1) * lines / 8 {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(STREAM_AHEAD + 64 * line).cast()) }
+    }
+}
 
 /// Adds the dot products of four unsigned and four signed bytes.
 #[inline]

@@ -39,6 +39,11 @@ pub(super) fn block_rows(isa: Isa) -> usize {
 /// memory.
 const FEW_ROWS: usize = 8;
 
+/// Bytes of a stream of panels between the weights that are multiplied with few rows and those that are asked for: two pages. Hardware
+/// prefetching stops at the end of each page of 4 KB and alone leaves a core waiting, even for a shared cache.
+#[cfg(target_arch = "x86_64")]
+const STREAM_AHEAD: usize = 8 << 10;
+
 /// Whether a product of `rows` rows goes on tile registers; row blocks then have at least 8 rows. The bits are the same.
 pub(super) fn uses_tiles(isa: Isa, rows: usize) -> bool {
     cfg!(target_arch = "x86_64") && isa == Isa::Amx && rows > FEW_ROWS
