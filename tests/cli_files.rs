@@ -38,7 +38,11 @@ fn a_run_that_cannot_begin_leaves_no_directory() {
     std::fs::write(bench.path("text.txt"), "0123456789".repeat(20)).unwrap();
     bench.refuses(&format!("{TRAIN} --data short.txt --out run"), 1, &["short.txt", "too few for one window of 16"]);
     bench.refuses(&format!("{TRAIN} --data text.txt --val short.txt --out run"), 1, &["short.txt", "too few"]);
-    bench.refuses(&format!("{TRAIN} --data text.txt --out text.txt"), 1, &["text.txt", "--out names a directory"]);
+    bench.refuses(
+        &format!("{TRAIN} --data text.txt --out text.txt"),
+        1,
+        &["text.txt", "is a file; give the name of a directory"],
+    );
     let huge =
         "train --model gpt2 --data text.txt --tokenizer bytes --batch 2000000 --context 1024 --steps 1 --out run";
     bench.refuses(huge, 1, &["overflows the address space", "fewer rows or sequences"]);

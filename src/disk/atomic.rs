@@ -114,10 +114,20 @@ pub fn destination(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// A path that is something else; what the system reports.
 pub fn make_directory(path: &Path) -> Result<()> {
-    if path.exists() && !path.is_dir() {
-        return Err(Error::file(path, "is a file; give the name of a directory"));
-    }
+    is_directory(path)?;
     std::fs::create_dir_all(path).map_err(|e| Error::io(path, "create", e))
+}
+
+/// Whether there is a directory at `path`; false when there is nothing.
+///
+/// # Errors
+/// There is something else.
+pub fn is_directory(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(Error::file(path, "is a file; give the name of a directory")),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Refuses to write to `output`, or into it, what is made from `input`, when both are the same file or directory.
@@ -216,8 +226,10 @@ mod tests {
     fn directories_are_made_where_nothing_is() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
+        assert!(!is_directory(&at("a/b")).unwrap());
         make_directory(&at("a/b")).unwrap();
         make_directory(&at("a/b")).unwrap();
+        assert!(is_directory(&at("a/b")).unwrap());
         std::fs::write(at("file"), "").unwrap();
         assert!(make_directory(&at("file")).unwrap_err().to_string().contains("is a file"));
     }

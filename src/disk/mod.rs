@@ -4,6 +4,6 @@ mod atomic;
 mod mapped;
 mod partial;
 
-pub use atomic::{AtomicFile, destination, keep_input, make_directory, write_atomically};
+pub use atomic::{AtomicFile, destination, is_directory, keep_input, make_directory, write_atomically};
 pub use mapped::MappedFile;
 pub use partial::{abandon_files, remove_partial};

@@ -1,7 +1,7 @@
 //! The directory of a run, which one process at a time holds.
 
 use super::{BEST, CHECKPOINT, LOG};
-use crate::disk::{make_directory, remove_partial};
+use crate::disk::{is_directory, make_directory, remove_partial};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ impl RunDirectory {
     /// Something other than a directory; a directory in which another process trains.
     pub fn open(path: &Path) -> Result<Self> {
         let mut directory = RunDirectory { path: path.to_path_buf(), lock: None };
-        if path.exists() {
+        if is_directory(path)? {
             directory.hold()?;
         }
         Ok(directory)
@@ -56,9 +56,6 @@ impl RunDirectory {
     /// Locks the directory itself, so that a kill leaves no lock behind. File systems without locks are held by nobody, and so are
     /// directories of systems that cannot open one as a file.
     fn hold(&mut self) -> Result<()> {
-        if !self.path.is_dir() {
-            return Err(Error::file(&self.path, "is a file, and --out names a directory; choose another --out"));
-        }
         if cfg!(unix) {
             let handle = File::open(&self.path).map_err(|e| Error::io(&self.path, "open", e))?;
             if let Err(std::fs::TryLockError::WouldBlock) = handle.try_lock() {
@@ -116,6 +113,6 @@ mod tests {
     fn a_file_is_no_directory() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let refused = RunDirectory::open(file.path()).err().unwrap().to_string();
-        assert!(refused.contains("names a directory"), "{refused}");
+        assert!(refused.contains("is a file; give the name of a directory"), "{refused}");
     }
 }
