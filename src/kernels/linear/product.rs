@@ -65,16 +65,12 @@ pub fn product(
     }
     let mut sums = TileSums::new();
     for panel in panels {
-        let first = panel * PANEL;
-        let width = PANEL.min(weights.n() - first);
+        let columns = columns_of(weights, panel);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
-            let place = match rows.len() > FEW_ROWS {
-                true => out.place(rows.clone(), first..first + width),
-                false => Place::NOWHERE,
-            };
+            let place = place(rows.len(), || out.place(rows.clone(), columns.clone()));
             let sums = multiply(weights, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums);
-            out.rows(rows, first..first + width, sums);
+            out.rows(rows, columns.clone(), sums);
         }
     }
 }
@@ -113,17 +109,13 @@ pub fn product_pair(
     }
     let [mut sums_a, mut sums_b] = [TileSums::new(), TileSums::new()];
     for panel in panels {
-        let first = panel * PANEL;
-        let width = PANEL.min(a.n() - first);
+        let columns = columns_of(a, panel);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
-            let place = match rows.len() > FEW_ROWS {
-                true => out.place(rows.clone(), first..first + width),
-                false => Place::NOWHERE,
-            };
+            let place = place(rows.len(), || out.place(rows.clone(), columns.clone()));
             let a = multiply(a, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums_a);
             let b = multiply(b, panel, x, (block, block - blocks.start, blocks.len()), Place::NOWHERE, &mut sums_b);
-            out.rows(rows, first..first + width, a, b);
+            out.rows(rows, columns.clone(), a, b);
         }
     }
 }
@@ -192,6 +184,11 @@ fn groups_on_tiles(panels: Range<usize>, blocks: Range<usize>) -> impl Iterator<
 /// Outputs of panel `panel`.
 pub(super) fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
     panel * PANEL..weights.n().min((panel + 1) * PANEL)
+}
+
+/// Where the outputs of a row block of `rows` rows go, which an epilogue is asked for unless they are finished before prefetched memory arrives.
+fn place(rows: usize, ask: impl FnOnce() -> Place) -> Place {
+    if rows > FEW_ROWS { ask() } else { Place::NOWHERE }
 }
 
 /// The kernels for adjacent panels when row blocks `blocks` are the only one.

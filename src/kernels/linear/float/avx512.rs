@@ -4,6 +4,7 @@
 use crate::kernels::linear::layout::{Layout, PANEL};
 use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -59,7 +60,8 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
             if far {
                 let prefetches = left.div_ceil(AHEAD_INPUTS);
                 if prefetches <= PREFETCHES_OF_SUMS {
-                    expect_part::<R>(&out, PREFETCHES_OF_SUMS - prefetches);
+                    let (part, rows) = (PREFETCHES_OF_SUMS - prefetches, R.div_ceil(PREFETCHES_OF_SUMS));
+                    expect(&out, part * rows..R.min((part + 1) * rows));
                 }
             }
         }
@@ -134,7 +136,7 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
             next.fetch();
         }
         if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
-            expect::<R>(&out);
+            expect(&out, 0..R);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
         unsafe {
@@ -191,22 +193,11 @@ impl<const R: usize> Rows<R> {
     }
 }
 
-/// Prefetches the lines that part `part` of [`PREFETCHES_OF_SUMS`] of the rows go to.
+/// Prefetches the lines that the sums of rows `rows` go to.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn expect_part<const R: usize>(out: &Sums, part: usize) {
-    let rows = R.div_ceil(PREFETCHES_OF_SUMS);
-    for r in part * rows..R.min((part + 1) * rows) {
-        _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 0).cast());
-        _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 16).cast());
-    }
-}
-
-/// Prefetches the lines that sums go to.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn expect<const R: usize>(out: &Sums) {
-    for r in 0..R {
+pub(super) fn expect(out: &Sums, rows: Range<usize>) {
+    for r in rows {
         _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 0).cast());
         _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 16).cast());
     }

@@ -57,7 +57,7 @@ unsafe fn multiply<const R: usize>(panel: *const u8, x: *const u8, k: usize, out
             next.fetch();
         }
         if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
-            expect::<R>(&out);
+            expect(&out, 0..R);
         }
         if i + LEAD < steps {
             // SAFETY: as above.
