@@ -1,60 +1,15 @@
-//! Finetuning with low-rank adapters: what is frozen, what is stored, resuming, merging, and what PEFT makes of the result.
+//! Finetuning with low-rank adapters: what is frozen, what is stored, resuming.
 
-#[path = "common/training_run.rs"]
-mod training_run;
+#[path = "common/adapters.rs"]
+mod adapters;
 
-use safetensors::tensor::{Dtype, TensorView};
+use adapters::*;
 use staticgrad::graph::Section;
 use staticgrad::spec;
+use staticgrad::train::Log;
 use staticgrad::train::checkpoint::Saved;
-use staticgrad::train::{Log, TokenWidth, TokenWriter};
 use staticgrad::weights::Checkpoint;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use training_run::*;
-
-fn fixture(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).display().to_string()
-}
-
-/// A directory with token files.
-fn place() -> Place {
-    let place = Place::new();
-    for (name, count) in [("train.bin", 900u32), ("val.bin", 120)] {
-        let mut writer = TokenWriter::create(&place.path(name), TokenWidth::U16).expect("a file");
-        writer.push(&(0..count).map(|i| (i * i + 7 * i) % 37).collect::<Vec<_>>()).expect("written");
-        writer.finish().expect("finished");
-    }
-    place
-}
-
-const OPTIONS: [&str; 14] = [
-    "--data",
-    "train.bin",
-    "--val",
-    "val.bin",
-    "--batch",
-    "2",
-    "--context",
-    "16",
-    "--lr",
-    "1e-2",
-    "--warmup",
-    "0",
-    "--sample-every",
-    "0",
-];
-
-/// The command that adapts `model`.
-fn adapt(place: &Place, model: &str, out: &str, more: &[&str]) -> Command {
-    place.train(out, &[&["--model", model, "--lora-rank", "4"], &OPTIONS[..], more].concat())
-}
-
-fn staticgrad(place: &Place, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_staticgrad"));
-    command.current_dir(place.directory.path()).args(arguments);
-    succeeded(command)
-}
+use std::path::Path;
 
 fn names(path: &Path) -> Vec<String> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -194,89 +149,6 @@ fn adapters_have_the_same_bits_for_any_threads_and_micro_batches() {
         let unclipped = ["--batch", "8", "--clip", "0"];
         let inside = run("inside", &[&unclipped[..], &["--fuse-optimizer"]].concat());
         assert!(run("unclipped", &unclipped) == inside, "{name}: updates inside backward");
-    }
-}
-
-/// Writes tokens for `eval`.
-fn tokens_file(path: &Path) {
-    let tokens: Vec<u8> = (0..24i32).flat_map(|i| ((i * i + 5 * i) % 37).to_le_bytes()).collect();
-    let view = TensorView::new(Dtype::I32, vec![2, 12], &tokens).expect("a tensor");
-    safetensors::serialize_to_file([("tokens", view)], None, path).expect("written");
-}
-
-/// Trains adapters of two models and merges them: base directory for PEFT, adapter, merged model.
-fn merged(place: &Place) -> Vec<(PathBuf, PathBuf, PathBuf)> {
-    let models =
-        [("gpt2", fixture("gpt2-tiny")), ("llama", fixture("llama-tiny")), ("gguf", fixture("gguf-mini/llama.gguf"))];
-    models
-        .into_iter()
-        .map(|(name, model)| {
-            let (out, to, hf) = (format!("{name}-adapter"), format!("{name}-merged"), format!("{name}-base"));
-            succeeded(adapt(place, &model, &out, &["--steps", "8", "--lora-alpha", "8"]));
-            staticgrad(place, &["merge", "--model", &model, "--adapter", &out, "--out", &to]);
-            staticgrad(place, &["export", "--model", &model, "--to", "hf", "--out", &hf]);
-            (place.path(&hf), place.path(&out), place.path(&to))
-        })
-        .collect()
-}
-
-#[test]
-fn a_merged_model_is_the_one_that_was_trained() {
-    let place = place();
-    for (_, adapter, merged) in merged(&place) {
-        let log = Log::read(&adapter.join("log.jsonl")).expect("a log");
-        let trained = log.iter().rev().find_map(|r| r.val_loss).expect("a validation");
-        // One step at a learning rate of nothing measures the merged model on the same windows.
-        let model = merged.display().to_string();
-        let none = [
-            "--model",
-            &model,
-            "--steps",
-            "1",
-            "--lr",
-            "1e-30",
-            "--min-lr",
-            "1e-30",
-            "--data",
-            "train.bin",
-            "--val",
-            "val.bin",
-        ];
-        let rest = ["--batch", "2", "--context", "16", "--warmup", "0", "--weight-decay", "0", "--sample-every", "0"];
-        let out = format!("{model}-measured");
-        succeeded(place.train(&out, &[&none[..], &rest[..]].concat()));
-        let measured = Log::read(&Path::new(&out).join("log.jsonl")).expect("a log");
-        let measured = measured.iter().rev().find_map(|r| r.val_loss).expect("a validation");
-        assert!((trained / measured - 1.0).abs() < 1e-5, "{model}: {trained} trained, {measured} merged");
-    }
-}
-
-#[test]
-fn peft_computes_the_logits_of_the_merged_model() {
-    let Some(python) = std::env::var_os("PEERS") else {
-        eprintln!("skipped: PEERS is not set (a Python with torch, transformers and peft)");
-        return;
-    };
-    let place = place();
-    let tokens = place.path("tokens.safetensors");
-    tokens_file(&tokens);
-    for (base, adapter, merged) in merged(&place) {
-        let logits = place.path("logits.safetensors");
-        let text = |path: &Path| path.display().to_string();
-        staticgrad(&place, &["eval", "--model", &text(&merged), "--tokens", &text(&tokens), "--out", &text(&logits)]);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/adapter_logits.py");
-        let printed =
-            Command::new(&python).arg(script).args([&base, &adapter, &tokens, &logits]).output().expect("it runs");
-        assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-        let numbers: Vec<f64> =
-            String::from_utf8_lossy(&printed.stdout).lines().map(|l| l.parse().expect("a number")).collect();
-        eprintln!(
-            "{}: PEFT {:.1e} from the merged model, {:.1e} from the base",
-            merged.display(),
-            numbers[0],
-            numbers[1]
-        );
-        assert!(numbers[0] < 1e-5 && numbers[1] > 1e-2, "{}: {numbers:?}", merged.display());
     }
 }
 

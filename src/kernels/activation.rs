@@ -3,133 +3,12 @@
 //! GELU is `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))` (Hendrycks and Gimpel, 2016), computed as the identical
 //! `x / (1 + e^−2u)` with u the argument of tanh: no cancellation for negative x.
 
-use std::sync::OnceLock;
+mod lanes;
 
 use super::isa::Isa;
-use super::vector::Simd;
-use super::vector::map::{self, LaneFn, Write};
-use super::vector::math::{exp, sigmoid};
+use super::vector::map::{self, Write};
 use super::view::{InOut, View, ViewMut};
-
-/// √(2/π)
-const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
-const CUBIC: f64 = 0.044_715;
-/// −2u = x (LINEAR + CUBE x²)
-const LINEAR: f32 = (-2.0 * SQRT_2_OVER_PI) as f32;
-const CUBE: f32 = (-2.0 * SQRT_2_OVER_PI * CUBIC) as f32;
-
-/// GELU of each lane.
-#[inline(always)]
-pub fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
-    let e = exp(s, s.mul(x, s.fma(s.mul(x, x), s.splat(CUBE), s.splat(LINEAR))));
-    s.div(x, s.add(s.splat(1.0), e))
-}
-
-/// Derivative of [`gelu`] at each lane.
-#[inline(always)]
-pub fn gelu_derivative<S: Simd>(s: S, x: S::V) -> S::V {
-    // Beyond ±100 the derivative is 0 or 1; the limit keeps x² finite.
-    let x = s.max(s.splat(-100.0), s.min(s.splat(100.0), x));
-    let square = s.mul(x, x);
-    let z = s.mul(x, s.fma(square, s.splat(CUBE), s.splat(LINEAR)));
-    let one = s.splat(1.0);
-    let gate = s.div(one, s.add(one, exp(s, z)));
-    // d(x g) = g + x g (1 − g) · d(2u)
-    let slope = s.fma(square, s.splat(-3.0 * CUBE), s.splat(-LINEAR));
-    let bend = s.mul(s.mul(x, s.mul(gate, s.sub(one, gate))), slope);
-    s.add(gate, bend)
-}
-
-/// x · sigmoid(x) of each lane.
-#[inline(always)]
-pub fn silu<S: Simd>(s: S, x: S::V) -> S::V {
-    s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), x))))
-}
-
-/// sigmoid(x) and the derivative of [`silu`], of each lane.
-#[inline(always)]
-fn silu_parts<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
-    let gate = sigmoid(s, x);
-    let one = s.splat(1.0);
-    (gate, s.mul(gate, s.fma(x, s.sub(one, gate), one)))
-}
-
-/// GELU of every f16 value, rounded to f16: entry `i` belongs to the value with bits `i`.
-pub fn gelu_table() -> &'static [u16; 1 << 16] {
-    static TABLE: OnceLock<Box<[u16; 1 << 16]>> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        let entries: Vec<u16> = (0..=u16::MAX)
-            .map(|bits| {
-                let x = half::f16::from_bits(bits).to_f64();
-                let y = 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + CUBIC * x * x * x)).tanh());
-                half::f16::from_f64(y).to_bits()
-            })
-            .collect();
-        entries.try_into().expect("there are 2^16 values")
-    })
-}
-
-/// GELU through [`gelu_table`]: 0 for x ≤ −10, x for x ≥ 10, else the entry of x rounded to f16.
-struct GeluTable(&'static [u16; 1 << 16]);
-impl LaneFn<1, 1> for GeluTable {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [x]: [S::V; 1]) -> [S::V; 1] {
-        let y = s.lookup_f16(self.0, x);
-        let y = s.select_lt(s.splat(-10.0), x, y, s.splat(0.0));
-        // NaN fails every comparison: keep it.
-        let y = s.select_lt(x, s.splat(10.0), y, x);
-        [y]
-    }
-}
-
-struct Gelu;
-impl LaneFn<1, 1> for Gelu {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [x]: [S::V; 1]) -> [S::V; 1] {
-        [gelu(s, x)]
-    }
-}
-
-struct Silu;
-impl LaneFn<1, 1> for Silu {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [x]: [S::V; 1]) -> [S::V; 1] {
-        [silu(s, x)]
-    }
-}
-
-struct GeluBackward;
-impl LaneFn<2, 1> for GeluBackward {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [d, x]: [S::V; 2]) -> [S::V; 1] {
-        [s.mul(d, gelu_derivative(s, x))]
-    }
-}
-
-struct SiluBackward;
-impl LaneFn<2, 1> for SiluBackward {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [d, x]: [S::V; 2]) -> [S::V; 1] {
-        [s.mul(d, silu_parts(s, x).1)]
-    }
-}
-
-struct SiluMul;
-impl LaneFn<2, 1> for SiluMul {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [gate, up]: [S::V; 2]) -> [S::V; 1] {
-        [s.mul(silu(s, gate), up)]
-    }
-}
-
-struct SiluMulBackward;
-impl LaneFn<3, 2> for SiluMulBackward {
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, [gate, up, d]: [S::V; 3]) -> [S::V; 2] {
-        let (sigmoid, slope) = silu_parts(s, gate);
-        [s.mul(s.mul(d, up), slope), s.mul(d, s.mul(gate, sigmoid))]
-    }
-}
+use lanes::{Gelu, GeluBackward, GeluTable, Silu, SiluBackward, SiluMul, SiluMulBackward, gelu_table};
 
 macro_rules! activation {
     ($name:literal, $lanes:expr, $inplace:ident, $rows:ident, $rows_inplace:ident) => {
@@ -187,14 +66,6 @@ pub fn silu_mul_inplace(isa: Isa, gate: &mut InOut<f32>, up: &View<f32>) {
     map::rows_inplace2(isa, &SiluMul, gate, up);
 }
 
-/// `gate[i] = SiLU(gate[i]) · up[i]` on slices.
-///
-/// # Panics
-/// When the lengths differ.
-pub fn silu_mul_slices(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    map::slices(isa, &SiluMul, [gate, up], out, Write::Overwrite);
-}
-
 /// `d_gate = d_out · up · SiLU'(gate)` and `d_up = d_out · SiLU(gate)`.
 ///
 /// # Panics
@@ -213,6 +84,7 @@ pub fn silu_mul_backward(
 
 #[cfg(test)]
 mod tests {
+    use super::lanes::{CUBIC, SQRT_2_OVER_PI};
     use super::*;
 
     fn gelu_f64(x: f64) -> f64 {

@@ -2,15 +2,17 @@
 //! a block of rows stand side by side: `[k / 32][rows][32]`, zero past the end of a row.
 #![allow(unsafe_code)]
 
-use super::avx512::{load_native, load_pairs, pair_exact, pair_native, transpose, values, wide_values};
-use super::{Block, Value};
+use super::avx512::transpose;
+use super::words_avx512::{load_native, load_pairs, pair_exact, pair_native, values, wide_values};
+use super::{Block, LINE, Value};
 use crate::kernels::isa::Isa;
+use crate::kernels::tiles::ROW_BYTES;
 use crate::kernels::view::View;
 use half::bf16;
 use std::arch::x86_64::*;
 
-/// Inputs of a line.
-const LINE: usize = 32;
+const _: () = assert!(LINE * size_of::<bf16>() == ROW_BYTES);
+
 /// Words of a line.
 const WORDS: usize = LINE / 2;
 

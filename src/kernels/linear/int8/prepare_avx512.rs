@@ -4,7 +4,8 @@
 
 use super::{ROW_BLOCK_BYTES, ZERO};
 use crate::kernels::interleave::MOST_ROWS;
-use crate::kernels::interleave::avx512::{mask, transpose};
+use crate::kernels::interleave::avx512::transpose;
+use crate::kernels::interleave::words_avx512::mask;
 use crate::kernels::linear::layout::BLOCK;
 use std::arch::x86_64::*;
 
