@@ -22,7 +22,7 @@ impl Together {
 /// Phases after a phase among which the next weights are looked for: between two products lie attention and the preparation of rows.
 const PHASES_AHEAD: usize = 4;
 /// Rows of a step up to which reading weights takes longer than the arithmetic.
-const FEW_ROWS: usize = 4;
+const MOST_ROWS_OF_SHORT_PHASES: usize = 4;
 /// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.
 const SOON_BYTES: usize = 256 << 10;
 
@@ -83,7 +83,7 @@ impl Job for Run<'_, '_> {
 
     /// A step of few rows has phases of microseconds, in which claims take a part of the time.
     fn claims(&self) -> usize {
-        if self.exec.rows.new.len() <= FEW_ROWS { 2 } else { workers::CLAIMS }
+        if self.exec.rows.new.len() <= MOST_ROWS_OF_SHORT_PHASES { 2 } else { workers::CLAIMS }
     }
 
     /// The weights of the next phase that has some; after the last, those of the first, as the next call is probably alike.

@@ -1,6 +1,6 @@
 //! Sizes of a product, from which scratch and tiles follow.
 
-use crate::kernels::interleave::Word;
+use crate::kernels::interleave::{LINE, Word};
 use crate::kernels::linear::{Layout, PANEL, float};
 
 /// What operands are rounded to before they are multiplied. Sums are f32 in any case.
@@ -38,7 +38,7 @@ pub struct Shape {
 
 /// Inputs that a product of bf16 values sums before it adds to what it has, on the instruction set where that are most: a reduction in parts of
 /// so many has the bits of the whole.
-pub const STEP: usize = 32;
+pub const STEP: usize = LINE;
 /// Tiles that leave enough work for all workers.
 pub(super) const TILES: usize = 8;
 

@@ -52,6 +52,10 @@ pub(in crate::kernels) struct Ahead {
     pub pairs: usize,
 }
 
+/// Row blocks of at most so many rows run at the speed of memory, and are finished before what those of more rows prefetch for the next ones
+/// would arrive.
+pub(in crate::kernels) const ROWS_AT_MEMORY_SPEED: usize = 4;
+
 /// Bytes of two cache lines, which are prefetched together.
 pub(in crate::kernels) const PAIR: usize = 128;
 

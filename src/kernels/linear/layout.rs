@@ -44,8 +44,8 @@ pub(super) enum Form {
     Int8,
 }
 
-/// Inputs in one block of quantised activations.
-pub(super) const BLOCK: usize = 32;
+/// Inputs in one block of quantised activations, as in the smaller blocks of weights.
+pub(super) const BLOCK: usize = DType::Q8_0.block_len();
 
 impl Layout {
     /// The layout that holds weights of `dtype` exactly; `None` for types that are not weights.

@@ -28,7 +28,7 @@ mod product;
 mod rows;
 
 pub use ahead::Place;
-pub(in crate::kernels) use ahead::{AHEAD_INPUTS, Ahead, PAIR};
+pub(in crate::kernels) use ahead::{AHEAD_INPUTS, Ahead, PAIR, ROWS_AT_MEMORY_SPEED};
 pub use epilogue::{Activation, Direct, Epilogue, Output, PairEpilogue, Residual, add, copy, prefetch, prefetch_line};
 pub(in crate::kernels) use finish::add_bias_to_sums;
 pub use finish::{Added, add_bias, write_panels};

@@ -7,16 +7,13 @@ use super::few_rows::{self, PanelsKernel};
 use super::layout::{BLOCK, Form, Layout, PANEL};
 use super::matrix::PackedMatrix;
 use super::rows::Prepared;
-use super::{AHEAD_INPUTS, Ahead, Kernel, Place, Sums, chunks, float, int8};
+use super::{AHEAD_INPUTS, Ahead, Kernel, Place, ROWS_AT_MEMORY_SPEED, Sums, chunks, float, int8};
 use crate::kernels::isa::Isa;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Most rows of any register block; those of quantised weights have fewer.
 const MAX_ROWS: usize = float::MOST_BLOCK_ROWS;
-
-/// Row blocks of at most so many rows are finished before prefetched memory arrives.
-const FEW_ROWS: usize = 4;
 
 /// Sums of one row block and one panel: not cleared, as a product of one row uses a thirty-second of it.
 #[repr(align(64))]
@@ -186,9 +183,9 @@ pub(super) fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
     panel * PANEL..weights.n().min((panel + 1) * PANEL)
 }
 
-/// Where the outputs of a row block of `rows` rows go, which an epilogue is asked for unless they are finished before prefetched memory arrives.
+/// Where the outputs of a row block of `rows` rows go, which an epilogue is asked for if they are worth prefetching.
 fn place(rows: usize, ask: impl FnOnce() -> Place) -> Place {
-    if rows > FEW_ROWS { ask() } else { Place::NOWHERE }
+    if rows > ROWS_AT_MEMORY_SPEED { ask() } else { Place::NOWHERE }
 }
 
 /// The kernels for adjacent panels when row blocks `blocks` are the only one.

@@ -1,8 +1,10 @@
 //! Blocks of 256 values: Q4_K, Q5_K, Q6_K (layouts in ggml's `ggml-common.h`).
 
 use super::scale;
+use crate::tensor::DType;
 
-const N: usize = 256;
+/// Values of a block.
+const N: usize = DType::Q4K.block_len();
 
 /// The eight (scale, minimum) pairs of 6 bits in the 12 bytes of a Q4_K or Q5_K block. Pairs 0..4 are the low six bits of
 /// bytes 0..4 and 4..8; pairs 4..8 have their low nibbles in bytes 8..12 and their high two bits on top of bytes 0..8.

@@ -3,9 +3,11 @@
 //! In the 4- and 5-bit formats the low nibbles are values 0..16 of a block and the high nibbles values 16..32.
 
 use super::scale;
+use crate::tensor::DType;
 use half::f16;
 
-const N: usize = 32;
+/// Values of a block.
+const N: usize = DType::Q8_0.block_len();
 
 /// Calls `f(block bytes, its 32 values)` for every block of `SIZE` bytes.
 #[inline(always)]

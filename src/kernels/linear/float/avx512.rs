@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::linear::layout::{Layout, PANEL};
-use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
+use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -18,9 +18,6 @@ pub(super) fn kernel(layout: Layout, rows: usize, dots: bool) -> Kernel {
         _ => super::widened::kernel(rows),
     }
 }
-
-/// Row blocks of at most so many rows run at the speed of memory, which hardware prefetching reaches by itself.
-pub(super) const FEW_ROWS: usize = 4;
 
 /// So many steps before its end a kernel of many rows asks for the lines that sums go to: what streams through the first-level cache meanwhile
 /// pushes out what was there at its start.
@@ -54,7 +51,7 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
     let mut v = x.cast::<f32>();
     let mut left = k;
     while left > 0 {
-        if R > FEW_ROWS {
+        if R > ROWS_AT_MEMORY_SPEED {
             ahead.fetch();
             next.fetch();
             if far {
@@ -70,7 +67,7 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
             let mut near = if left > AHEAD_INPUTS { after } else { panel };
             for _ in 0..AHEAD_INPUTS / UNROLLED {
                 for _ in 0..UNROLLED {
-                    if R > FEW_ROWS {
+                    if R > ROWS_AT_MEMORY_SPEED {
                         expect_inputs(near, bytes);
                         expect_inputs(v.cast::<u8>().wrapping_add(NEAR_BYTES), 4 * R);
                         near = near.wrapping_add(bytes);
@@ -131,11 +128,11 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
     let mut w = panel;
     let mut v = x.cast::<f32>();
     for i in 0..steps {
-        if R > FEW_ROWS && i % every == 0 {
+        if R > ROWS_AT_MEMORY_SPEED && i % every == 0 {
             ahead.fetch();
             next.fetch();
         }
-        if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
+        if R > ROWS_AT_MEMORY_SPEED && i + STEPS_BEFORE_SUMS == steps {
             expect(&out, 0..R);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.

@@ -1,5 +1,6 @@
 //! Activations as the rows of tiles: `[k / 32][rows][32]` bf16, `k` padded with zeros to a multiple of 32.
 
+use crate::kernels::interleave::LINE;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::interleave::{Block, lines};
 #[cfg(target_arch = "x86_64")]
@@ -9,12 +10,9 @@ use crate::kernels::view::View;
 #[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
-/// Values of one row of a tile.
-const VALUES: usize = 32;
-
 /// Bytes of one prepared row of `k` values.
 pub(in crate::kernels) const fn row_bytes(k: usize) -> usize {
-    2 * k.next_multiple_of(VALUES)
+    2 * k.next_multiple_of(LINE)
 }
 
 /// Prepares rows `rows` of `x`, rounded to nearest even. Only for [`Isa::Amx`].

@@ -6,13 +6,14 @@
 #![allow(unsafe_code)]
 
 use super::HELD_ROWS;
-use super::avx512::{FEW_ROWS, Rows};
+use super::avx512::Rows;
+use crate::kernels::interleave::LINE;
 use crate::kernels::linear::layout::PANEL;
-use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
+use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
 
 /// Inputs of one step: a row of a tile.
-pub(super) const STEP: usize = ROW_BYTES / 2;
+pub(super) const STEP: usize = LINE;
 /// Bytes of the panel for two inputs.
 pub(super) const PAIR_BYTES: usize = 4 * PANEL;
 /// Bytes of the panel for one step.
@@ -116,7 +117,7 @@ unsafe fn multiply_held<const R: usize>(panel: *const u8, x: *const u8, k: usize
     // SAFETY: `out` addresses `R` rows of two times 16 values.
     unsafe { if out.fresh { zero::<R>() } else { load::<R>(&out) } }
     for step in 0..whole {
-        if R > FEW_ROWS {
+        if R > ROWS_AT_MEMORY_SPEED {
             (0..STEP / AHEAD_INPUTS).for_each(|_| ahead.fetch());
             next.fetch();
         }

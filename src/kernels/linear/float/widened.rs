@@ -5,9 +5,9 @@
 //! pairs ahead of their use, by way of the first-level cache, which broadcasts on loading.
 #![allow(unsafe_code)]
 
-use super::avx512::{FEW_ROWS, Rows, STEPS_BEFORE_SUMS, expect, load, store};
+use super::avx512::{Rows, STEPS_BEFORE_SUMS, expect, load, store};
 use crate::kernels::linear::layout::PANEL;
-use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, Sums, kernels_by_rows};
+use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
@@ -52,11 +52,11 @@ unsafe fn multiply<const R: usize>(panel: *const u8, x: *const u8, k: usize, out
         v = v.wrapping_add(R);
     }
     for i in 0..steps {
-        if R > FEW_ROWS && i % every == 0 {
+        if R > ROWS_AT_MEMORY_SPEED && i % every == 0 {
             ahead.fetch();
             next.fetch();
         }
-        if R > FEW_ROWS && i + STEPS_BEFORE_SUMS == steps {
+        if R > ROWS_AT_MEMORY_SPEED && i + STEPS_BEFORE_SUMS == steps {
             expect(&out, 0..R);
         }
         if i + LEAD < steps {

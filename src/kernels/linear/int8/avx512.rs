@@ -3,11 +3,8 @@
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, STREAM_AHEAD, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
+use crate::kernels::linear::{Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
-
-/// Row blocks of at most so many rows run at the speed of memory: they ask for the weights that follow instead of what is needed next.
-const FEW_ROWS: usize = 4;
 
 /// The kernel for `rows` rows (1 to 12 with VNNI, else 1 to 4).
 pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
@@ -57,7 +54,7 @@ macro_rules! define {
                     let block = panel.wrapping_add(at);
                     let scales = block.wrapping_add(layout.quant_bytes());
                     let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
-                    if R > FEW_ROWS {
+                    if R > ROWS_AT_MEMORY_SPEED {
                         ahead.fetch();
                     }
                     let mut dots = [[_mm512_setzero_si512(); H]; R];
@@ -80,7 +77,7 @@ macro_rules! define {
                             dots[r] = [zero; H];
                         }
                         for group in part * 8 / parts..(part + 1) * 8 / parts {
-                            if R <= FEW_ROWS {
+                            if R <= ROWS_AT_MEMORY_SPEED {
                                 stream(block, layout, group);
                             }
                             let mut w = [_mm512_setzero_si512(); H];

@@ -37,7 +37,7 @@ pub(super) fn block_rows(isa: Isa) -> usize {
 
 /// Most rows of a product that go without tile registers: they take a row block of the kernels on VNNI, which read a panel straight from
 /// memory.
-const FEW_ROWS: usize = 8;
+const MOST_ROWS_WITHOUT_TILES: usize = 8;
 
 /// Bytes of a stream of panels between the weights that are multiplied with few rows and those that are asked for: two pages. Hardware
 /// prefetching stops at the end of each page of 4 KB and alone leaves a core waiting, even for a shared cache.
@@ -46,7 +46,7 @@ const STREAM_AHEAD: usize = 8 << 10;
 
 /// Whether a product of `rows` rows goes on tile registers; row blocks then have at least 8 rows. The bits are the same.
 pub(super) fn uses_tiles(isa: Isa, rows: usize) -> bool {
-    cfg!(target_arch = "x86_64") && isa == Isa::Amx && rows > FEW_ROWS
+    cfg!(target_arch = "x86_64") && isa == Isa::Amx && rows > MOST_ROWS_WITHOUT_TILES
 }
 
 /// The kernel for a row block of `rows` rows, where a product does not go on tile registers.
