@@ -1,5 +1,6 @@
 //! The one error type of the crate. Every message is one clear line: what, where, why, and what to do.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What a command can fail with. Panics are for broken internal invariants only.
@@ -80,6 +81,12 @@ impl Error {
         let source = match source.get_ref().and_then(|e| e.source()) {
             Some(cause) => std::io::Error::new(source.kind(), cause.to_string()),
             None => source,
+        };
+        let source = match source.kind() {
+            ErrorKind::FileTooLarge => {
+                std::io::Error::other(format!("{source}; `ulimit -f` shows how large files may become"))
+            }
+            _ => source,
         };
         Error::Io { path: path.as_ref().to_path_buf(), action, source }
     }

@@ -135,3 +135,45 @@ fn an_interrupted_command_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(entries(), 2, "model and tokens");
 }
+
+/// A write past the limit of file sizes fails as any other: one line, no file.
+#[cfg(unix)]
+#[test]
+fn files_past_the_limit_of_sizes_leave_nothing() {
+    let bench = Bench::new();
+    bench.tokens("in.safetensors", [4, 8], &[1; 32], None);
+    std::fs::write(bench.path("text.txt"), "0123456789".repeat(1000)).unwrap();
+    bench.succeeds("compile model -o small.plan");
+    let limited = |program: &str, line: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -f 4 && exec \"$0\" \"$@\"", program]).args(line.split(' '));
+        command.current_dir(bench.path("")).output().expect("a shell")
+    };
+    let entries = || std::fs::read_dir(bench.path("")).unwrap().count();
+    let before = entries();
+    let (staticgrad, plan_dump) = (env!("CARGO_BIN_EXE_staticgrad"), env!("CARGO_BIN_EXE_plan-dump"));
+    for (program, line) in [
+        (staticgrad, "tokenize text.txt --tokenizer bytes -o out"),
+        (staticgrad, "export --model model --to gguf --out out"),
+        (staticgrad, "eval --model model --tokens in.safetensors --out out"),
+        (staticgrad, "compile model -o out"),
+        (staticgrad, "compile model --weights model -o out"),
+        (plan_dump, "show small.plan --format html -o out"),
+    ] {
+        let output = limited(program, line);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {:?} {message}", output.status);
+        for phrase in ["out: cannot write", "ulimit -f"] {
+            assert!(message.contains(phrase), "{line}: {message}");
+        }
+        assert!(message.lines().count() == 1 && entries() == before, "{line}: {message}");
+    }
+    let output = limited(staticgrad, &format!("{TRAIN} --data text.txt --out run"));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && message.contains("run/checkpoint.safetensors: cannot write"),
+        "{message}"
+    );
+    let left: Vec<_> = std::fs::read_dir(bench.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["log.jsonl"]);
+}

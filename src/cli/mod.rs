@@ -22,6 +22,7 @@ mod size;
 mod tokenize;
 mod train;
 
+use crate::disk::fail_past_size_limit;
 use crate::error::{Error, Result};
 use crate::kernels::isa::Isa;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -104,6 +105,7 @@ fn command() -> clap::Command {
 
 /// Parses the command line, runs the command, prints errors. Exit code 1 on failure, 2 on wrong usage.
 pub fn main() -> ExitCode {
+    fail_past_size_limit();
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
     let writes = matches!(
         cli.command,

@@ -19,6 +19,7 @@ mod why;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use staticgrad::disk::fail_past_size_limit;
 
 /// Shown below the commands.
 const EXAMPLES: &str = "Examples:
@@ -46,6 +47,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    fail_past_size_limit();
     let result = match Cli::parse().command {
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(&args),
