@@ -3,8 +3,8 @@
 mod sample_plans;
 
 use proptest::prelude::*;
-use sample_plans::{TINY, gpt2};
-use staticgrad::graph::{Attr, Attrs, Graph, TensorId};
+use sample_plans::{TINY, gpt2, training};
+use staticgrad::graph::{Attr, Attrs, Graph, Node, Section, TensorId};
 use staticgrad::ops::Capacity;
 use staticgrad::ops::build::{Call, call};
 use staticgrad::passes::optimizer::AdamW;
@@ -106,4 +106,14 @@ fn the_waterfall_undoes_recomputation() {
     }
     assert_eq!(bytes(&thrifty, "recomputation"), thrifty.totals.max_load);
     assert_eq!(bytes(&before, "recomputation"), plain.totals.max_load);
+}
+
+/// The order of a plan is the written one or a better one, also where the optimiser takes norms of large gradients in backward.
+#[test]
+fn the_waterfall_finds_the_written_order() {
+    let plan = training(&[("V", "1024"), ("T", "16"), ("C", "256"), ("H", "4"), ("L", "2")], 2, 16, false);
+    let early = |n: &&Node| n.op == "block_norms" && n.section == Section::Backward;
+    assert!(plan.graph.nodes.iter().filter(early).count() > 4);
+    let stages = Report::of(&plan).waterfall;
+    assert!(stages.iter().all(|stage| stage.saved >= 0), "{stages:?}");
 }

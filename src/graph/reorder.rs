@@ -24,6 +24,23 @@ impl Graph {
     ///
     /// Parameters, inputs and states that nothing uses disappear too. Names are unchanged.
     pub fn reordered(&self, order: &[NodeId]) -> Graph {
+        self.rebuilt(order, self.tensor_ids())
+    }
+
+    /// The same graph with values numbered in the order in which nodes compute them.
+    pub fn with_values_in_order(&self) -> Graph {
+        let mut computed = self.nodes.iter().flat_map(|node| node.outputs.iter().copied());
+        let mut next = || computed.next().expect("a value has a node that computes it");
+        let tensors = self.tensor_ids().map(|t| match self.tensor(t).kind {
+            TensorKind::Value(_) => next(),
+            _ => t,
+        });
+        let order: Vec<NodeId> = self.node_ids().collect();
+        self.rebuilt(&order, tensors.collect::<Vec<_>>())
+    }
+
+    /// Rebuilds the graph with only the nodes of `order` and the tensors they or the results use, those in the order of `tensors`.
+    fn rebuilt(&self, order: &[NodeId], tensors: impl IntoIterator<Item = TensorId>) -> Graph {
         let mut used = vec![false; self.tensors.len()];
         for &n in order {
             let node = self.node(n);
@@ -36,7 +53,7 @@ impl Graph {
         }
         let mut key = vec![None; self.tensors.len()];
         let mut graph = Graph { name: self.name.clone(), constants: self.constants.clone(), ..Graph::default() };
-        for old in self.tensor_ids().filter(|t| used[t.index()]) {
+        for old in tensors.into_iter().filter(|t| used[t.index()]) {
             let mut tensor = self.tensor(old).clone();
             if let TensorKind::Value(producer) = &mut tensor.kind {
                 *producer = node_key[producer.index()].expect("a tensor in use has its producer in the order");

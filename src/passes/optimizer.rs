@@ -113,11 +113,11 @@ fn block_norms(graph: &mut Graph, gradients: &[(TensorId, TensorId)], accumulate
     Ok(norms)
 }
 
-/// Moves each node that takes norms in backward behind the one that completes its gradient.
+/// Moves each node that takes norms in backward behind the one that completes its gradient, as if it had been written there.
 fn norms_behind_gradients(graph: Graph) -> Graph {
     let in_backward = |n: &NodeId| graph.node(*n).op == "block_norms" && graph.node(*n).section == Section::Backward;
     let completes =
         |n: NodeId| graph.producer(graph.node(n).operands[0]).expect("a gradient of backward has a producer");
     let moves: Vec<(NodeId, NodeId)> = graph.node_ids().filter(in_backward).map(|n| (n, completes(n))).collect();
-    graph.with_moved(&moves, &[])
+    graph.with_moved(&moves, &[]).with_values_in_order()
 }

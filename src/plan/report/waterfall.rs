@@ -1,7 +1,7 @@
 //! How many transient bytes each pass saved, from memory of its own for every tensor to the finished arena.
 //!
 //! A plan holds only its final graph; earlier stages are rebuilt from it. Recomputed nodes are folded back into what they repeat,
-//! the written order follows from the order in which tensors were created, and aliases are taken back to those that ops demand.
+//! the written order follows from the numbers of tensors, and aliases are taken back to those that ops demand.
 
 use crate::graph::{Graph, NodeId, TensorId, TensorKind, verify};
 use crate::passes::alias::{self, Aliases};
@@ -110,7 +110,7 @@ pub(super) fn fold_recomputed(graph: &Graph) -> Graph {
     if verify::verify(&folded).is_ok() { folded } else { graph.clone() }
 }
 
-/// The graph in the order in which its tensors were created, as far as operands and updates in place allow.
+/// The graph in the order of its tensors' numbers, as far as operands and updates in place allow.
 pub(super) fn written_order(graph: &Graph) -> Graph {
     let key = |n: &NodeId| {
         let node = graph.node(*n);
