@@ -15,55 +15,31 @@ pub struct Position {
     pub index: u64,
 }
 
-/// The order of windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// As llm.c reads: a batch is B·T + 1 consecutive tokens, the next one starts B·T further; an epoch ends where a whole
-    /// batch no longer fits.
-    Sequential,
-    /// Each epoch goes through all windows in an order of its own, cut at an offset of its own.
-    Shuffled {
-        /// Seed of order and offsets.
-        seed: u64,
-    },
-}
-
 /// Fills batches of inputs and targets; a target is the token after its input. Never allocates after construction.
 ///
-/// A row of a batch is a window of `context` tokens. Batches take consecutive windows of one endless stream, so that several
-/// micro-batches hold what one big batch would.
+/// A row of a batch is a window of `context` tokens. Each epoch goes through all windows in an order of its own, cut at an offset of its own;
+/// batches take consecutive windows of this endless stream, so that several micro-batches hold what one big batch would.
 pub struct Loader {
     tokens: Arc<TokenSource>,
     context: usize,
-    order: Order,
+    /// Of orders and offsets.
+    seed: u64,
     position: Position,
-    /// Windows per epoch when shuffled.
+    /// Windows per epoch.
     windows: u64,
 }
 
-/// From this many windows on, shuffled epochs leave one out to have room for their offset.
+/// From this many windows on, epochs leave one out to have room for their offset.
 const WINDOWS_FOR_OFFSETS: u64 = 8;
 
 impl Loader {
     /// A loader at the start of epoch 0. Errors if there are too few tokens for one window.
-    pub fn new(tokens: Arc<TokenSource>, context: usize, order: Order) -> Result<Self> {
+    pub fn new(tokens: Arc<TokenSource>, context: usize, seed: u64) -> Result<Self> {
         let mut windows = window_count(&tokens, context)? as u64;
         if windows >= WINDOWS_FOR_OFFSETS {
             windows -= 1;
         }
-        Ok(Self { tokens, context, order, position: Position::default(), windows })
-    }
-
-    /// Errors unless the data holds a whole sequential batch of `rows` windows; shuffled batches may be larger than an epoch.
-    pub fn check_batch(&self, rows: usize) -> Result<()> {
-        let needed = rows.saturating_mul(self.context).saturating_add(1);
-        if self.order == Order::Sequential && self.tokens.len() < needed {
-            return Err(Error::file(
-                self.tokens.path(),
-                format!("{} tokens are too few for a batch of {rows} x {} + 1", self.tokens.len(), self.context),
-            ));
-        }
-        Ok(())
+        Ok(Self { tokens, context, seed, position: Position::default(), windows })
     }
 
     /// Where the next batch starts.
@@ -76,24 +52,9 @@ impl Loader {
         self.position = position;
     }
 
-    /// Windows per epoch; sequential batches may leave the last few out.
-    pub fn windows_per_epoch(&self) -> u64 {
-        match self.order {
-            Order::Sequential => ((self.tokens.len() - 1) / self.context) as u64,
-            Order::Shuffled { .. } => self.windows,
-        }
-    }
-
-    /// Fills the next batch and moves on. Both slices hold rows × context tokens, any number of rows that
-    /// [`Loader::check_batch`] accepts.
+    /// Fills the next batch and moves on. Both slices hold rows × context tokens; a batch may be larger than an epoch.
     pub fn fill(&mut self, inputs: &mut [i32], targets: &mut [i32]) {
         assert!(inputs.len() == targets.len() && inputs.len().is_multiple_of(self.context), "rows of whole windows");
-        if self.order == Order::Sequential {
-            let end = self.position.index.saturating_mul(self.context as u64).saturating_add(inputs.len() as u64);
-            if end >= self.tokens.len() as u64 {
-                self.position = Position { epoch: self.position.epoch + 1, index: 0 };
-            }
-        }
         for (inputs, targets) in inputs.chunks_exact_mut(self.context).zip(targets.chunks_exact_mut(self.context)) {
             let start = self.next_start();
             fill_window(&self.tokens, start, inputs, targets);
@@ -101,10 +62,7 @@ impl Loader {
     }
 
     fn next_start(&mut self) -> usize {
-        let (context, Order::Shuffled { seed }) = (self.context, self.order) else {
-            self.position.index += 1;
-            return (self.position.index as usize - 1) * self.context;
-        };
+        let (context, seed) = (self.context, self.seed);
         if self.position.index >= self.windows {
             self.position = Position { epoch: self.position.epoch + 1, index: 0 };
         }
@@ -209,24 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn sequential_batches_are_those_of_llm_c() {
-        let mut loader = Loader::new(source(17), 4, Order::Sequential).unwrap();
-        assert_eq!(starts(&mut loader, 2), [0, 4]);
-        assert_eq!(starts(&mut loader, 2), [8, 12]);
-        assert_eq!(loader.position(), Position { epoch: 0, index: 4 });
-        assert_eq!(starts(&mut loader, 2), [0, 4]);
-        assert_eq!(loader.position(), Position { epoch: 1, index: 2 });
-        let mut short = Loader::new(source(16), 4, Order::Sequential).unwrap();
-        starts(&mut short, 2);
-        assert_eq!(starts(&mut short, 2), [0, 4], "the last token would have no target");
-        assert!(short.check_batch(3).is_ok() && short.check_batch(4).is_err());
-    }
-
-    #[test]
     fn every_epoch_visits_every_window_once() {
         for count in [2, 9, 70, 1000] {
-            let mut loader = Loader::new(source(count), 1, Order::Shuffled { seed: 3 }).unwrap();
-            let windows = loader.windows_per_epoch() as usize;
+            let mut loader = Loader::new(source(count), 1, 3).unwrap();
+            let windows = loader.windows as usize;
             let mut epochs: Vec<Vec<i32>> = (0..3).map(|_| starts(&mut loader, windows)).collect();
             if windows > 50 {
                 assert!(epochs[0] != epochs[1] && !epochs[0].is_sorted(), "{epochs:?}");
@@ -240,27 +184,27 @@ mod tests {
 
     #[test]
     fn windows_shift_from_epoch_to_epoch() {
-        let mut loader = Loader::new(source(1001), 10, Order::Shuffled { seed: 5 }).unwrap();
+        let mut loader = Loader::new(source(1001), 10, 5).unwrap();
         let phases: Vec<i32> = (0..20).map(|_| starts(&mut loader, 99)[0] % 10).collect();
         assert!(phases.iter().any(|phase| *phase != phases[0]), "{phases:?}");
     }
 
     #[test]
     fn micro_batches_hold_what_the_big_batch_holds_and_positions_resume() {
-        let order = Order::Shuffled { seed: 9 };
-        let mut big = Loader::new(source(100), 5, order).unwrap();
-        let mut small = Loader::new(source(100), 5, order).unwrap();
+        let seed = 9;
+        let mut big = Loader::new(source(100), 5, seed).unwrap();
+        let mut small = Loader::new(source(100), 5, seed).unwrap();
         for _ in 0..10 {
             let halves = [starts(&mut small, 4), starts(&mut small, 4)].concat();
             assert_eq!(starts(&mut big, 8), halves);
-            let mut resumed = Loader::new(source(100), 5, order).unwrap();
+            let mut resumed = Loader::new(source(100), 5, seed).unwrap();
             resumed.seek(big.position());
             let next = starts(&mut resumed, 8);
             assert_eq!(next, starts(&mut big, 8));
             assert_eq!(next, starts(&mut small, 8));
         }
-        let other = starts(&mut Loader::new(source(100), 5, Order::Shuffled { seed: 10 }).unwrap(), 8);
-        assert_ne!(other, starts(&mut Loader::new(source(100), 5, order).unwrap(), 8));
+        let other = starts(&mut Loader::new(source(100), 5, 10).unwrap(), 8);
+        assert_ne!(other, starts(&mut Loader::new(source(100), 5, seed).unwrap(), 8));
     }
 
     #[test]
@@ -276,11 +220,9 @@ mod tests {
 
     #[test]
     fn too_few_tokens_are_an_error() {
-        assert!(
-            Loader::new(source(4), 4, Order::Sequential).err().unwrap().to_string().contains("4 tokens are too few")
-        );
-        assert!(Loader::new(source(0), 4, Order::Shuffled { seed: 0 }).is_err());
-        assert!(Loader::new(source(9), 0, Order::Sequential).is_err());
+        assert!(Loader::new(source(4), 4, 0).err().unwrap().to_string().contains("4 tokens are too few"));
+        assert!(Loader::new(source(0), 4, 0).is_err());
+        assert!(Loader::new(source(9), 0, 0).is_err());
         assert!(ValidationWindows::new(source(3), 8).is_err());
     }
 }

@@ -23,7 +23,7 @@ mod tokenize;
 mod tokens;
 
 pub use evals::{EvalFile, Example};
-pub use loader::{Loader, Order, Position, ValidationWindows};
+pub use loader::{Loader, Position, ValidationWindows};
 pub use log::{Log, Record};
 pub use run::{Run, Step};
 pub use schedule::{Schedule, ScheduleKind};

@@ -1,7 +1,7 @@
 //! The training loop's body: a step, a validation, a checkpoint. Nothing here prints, and a step allocates nothing.
 
 use super::checkpoint::{self, Saved, State};
-use super::loader::{Loader, Order, ValidationWindows};
+use super::loader::{Loader, ValidationWindows};
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::tokens::TokenSource;
@@ -52,7 +52,7 @@ impl<'p> Run<'p> {
         validation: Option<Arc<TokenSource>>,
     ) -> Result<Self> {
         let rows = settings.batch * settings.context;
-        let loader = Loader::new(data.clone(), settings.context, Order::Shuffled { seed: settings.seed })?;
+        let loader = Loader::new(data.clone(), settings.context, settings.seed)?;
         let validation = validation.map(|v| ValidationWindows::new(v, settings.context)).transpose()?;
         let mut trainer = Trainer::new(plan, threads)?;
         trainer.set_seed(settings.seed);
@@ -195,10 +195,5 @@ impl<'p> Run<'p> {
     /// Weights and moments, to fill.
     pub fn trainer_mut(&mut self) -> &mut Trainer<'p> {
         &mut self.trainer
-    }
-
-    /// Bytes of the batch buffers.
-    pub fn batch_bytes(&self) -> usize {
-        4 * (self.inputs.len() + self.targets.len())
     }
 }
