@@ -98,7 +98,6 @@ pub fn config_overrides(config: &ModelConfig) -> Vec<(String, String)> {
     let dims = config.dims.iter().map(|(name, value)| (name.clone(), value.to_string()));
     let consts = config.consts.iter().map(|(name, value)| {
         let value = match value {
-            ConstValue::Int(i) => i.to_string(),
             ConstValue::Float(x) => format!("{x:?}"),
             ConstValue::Bool(b) => b.to_string(),
         };

@@ -76,11 +76,6 @@ impl<'w> Session<'w> {
         self.vocabulary
     }
 
-    /// Logits in a row: the width of the head.
-    pub fn logits_width(&self) -> usize {
-        self.executor.plan.graph.ty(self.logits).shape.elements()
-    }
-
     /// Rows of `slot` that are computed.
     pub fn valid_rows(&self, slot: usize) -> usize {
         self.valid[slot]

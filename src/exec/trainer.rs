@@ -127,11 +127,6 @@ impl<'p> Trainer<'p> {
         self.executor.plan().capacity.step_rows
     }
 
-    /// Whether several micro-batches may make up a step.
-    pub fn accumulates(&self) -> bool {
-        self.accumulates
-    }
-
     /// Nodes of the forward pass, the backward pass and the update.
     pub fn sections(&self) -> [Range<usize>; 3] {
         [self.forward.clone(), self.backward.clone(), self.update.clone()]
@@ -233,11 +228,6 @@ impl<'p> Trainer<'p> {
     /// Mean loss of the step's rows with a target so far, in nats; 0 when there are none.
     pub fn loss(&self) -> f64 {
         if self.target_count == 0 { 0.0 } else { self.loss_sum / self.target_count as f64 }
-    }
-
-    /// Loss of each row of the last call.
-    pub fn row_losses(&self) -> &[f32] {
-        &self.executor.tensor::<f32>(self.losses)[..self.rows()]
     }
 
     /// Norm of all gradients before clipping, of the last update; `None` without an optimiser, or where it runs inside backward.

@@ -3,9 +3,8 @@
 
 use super::isa::Isa;
 use super::philox::Philox;
-use super::vector::map::Write;
 use super::vector::{Kernel, Simd, dispatch};
-use super::view::{InOut, View, ViewMut};
+use super::view::InOut;
 
 /// Elements whose random numbers are drawn at a time.
 const CHUNK: usize = 64;
@@ -32,10 +31,7 @@ struct DropRow<'a> {
     dropout: &'a Dropout,
     sample: u32,
     row: u32,
-    x: *const f32,
-    out: *mut f32,
-    len: usize,
-    write: Write,
+    io: &'a mut [f32],
 }
 
 impl Kernel for DropRow<'_> {
@@ -44,8 +40,8 @@ impl Kernel for DropRow<'_> {
     fn run<S: Simd>(self, s: S) {
         let zero = s.splat(0.0);
         let mut start = 0;
-        while start < self.len {
-            let n = CHUNK.min(self.len - start);
+        while start < self.io.len() {
+            let n = CHUNK.min(self.io.len() - start);
             let mut factors = [0.0f32; CHUNK];
             for (k, four) in factors.chunks_exact_mut(4).enumerate() {
                 let words = self.dropout.generator.block([self.sample, self.row, (start / 4 + k) as u32, 0]);
@@ -56,16 +52,13 @@ impl Kernel for DropRow<'_> {
             let mut i = 0;
             while i < n {
                 let count = S::LANES.min(n - i);
-                // SAFETY: x and out hold `len` elements and start + i + count ≤ len; LANES divides CHUNK.
+                let at = self.io[start + i..].as_mut_ptr();
+                // SAFETY: `count` elements are left of the row and of its factors, as LANES divides CHUNK.
                 unsafe {
-                    let (x, out) = (self.x.add(start + i), self.out.add(start + i));
                     // A selection, so that a dropped infinity or NaN does not survive as 0 · x.
                     let f = s.load(factors.as_ptr().add(i));
-                    let mut y = s.select_lt(zero, f, s.mul(s.load_partial(x, count), f), zero);
-                    if self.write == Write::Add {
-                        y = s.add(s.load_partial(out, count), y);
-                    }
-                    s.store_partial(out, y, count);
+                    let y = s.select_lt(zero, f, s.mul(s.load_partial(at, count), f), zero);
+                    s.store_partial(at, y, count);
                 }
                 i += count;
             }
@@ -74,38 +67,14 @@ impl Kernel for DropRow<'_> {
     }
 }
 
-/// `out = x · mask / (1 − p)`; the backward pass is the same call on gradients. View row i is row `rows[i]` of sample
-/// `samples[i]`.
-///
-/// # Panics
-/// When a shape does not fit.
-pub fn dropout(
-    isa: Isa,
-    dropout: &Dropout,
-    samples: &[u32],
-    rows: &[u32],
-    x: &View<f32>,
-    out: &mut ViewMut<f32>,
-    write: Write,
-) {
-    assert!(x.rows() == out.rows() && x.width() == out.width(), "dropout operands of different shapes");
-    assert!(samples.len() == x.rows() && rows.len() == x.rows(), "dropout of {} rows", x.rows());
-    for i in 0..x.rows() {
-        let (x, out, len) = (x.row_ptr(i), out.row_ptr(i), out.width());
-        dispatch(isa, DropRow { dropout, sample: samples[i], row: rows[i], x, out, len, write });
-    }
-}
-
-/// As [`dropout()`], in place.
+/// `io = io · mask / (1 − p)`; the backward pass is the same call on gradients. View row i is row `rows[i]` of sample `samples[i]`.
 ///
 /// # Panics
 /// When a shape does not fit.
 pub fn dropout_inplace(isa: Isa, dropout: &Dropout, samples: &[u32], rows: &[u32], io: &mut InOut<f32>) {
     assert!(samples.len() == io.rows() && rows.len() == io.rows(), "dropout of {} rows", io.rows());
     for i in 0..io.rows() {
-        let (out, len) = (io.row_ptr(i), io.width());
-        let (x, write) = (out.cast_const(), Write::Overwrite);
-        dispatch(isa, DropRow { dropout, sample: samples[i], row: rows[i], x, out, len, write });
+        dispatch(isa, DropRow { dropout, sample: samples[i], row: rows[i], io: io.row_mut(i) });
     }
 }
 
@@ -123,9 +92,8 @@ mod tests {
         let positions: Vec<u32> = (0..rows as u32).map(|i| i % 8).collect();
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
-            let mut whole = vec![f32::NAN; rows * width];
-            let mut out = ViewMut::new(&mut whole, rows, width, width);
-            dropout(isa, &node, &samples, &positions, &View::new(&x, rows, width, width), &mut out, Write::Overwrite);
+            let mut whole = x.clone();
+            dropout_inplace(isa, &node, &samples, &positions, &mut InOut::new(&mut whole, rows, width, width));
             let dropped = whole.iter().filter(|&&y| y == 0.0).count() as f64 / whole.len() as f64;
             assert!((dropped - 0.2).abs() < 0.02, "{isa:?}: dropped {dropped}");
             assert!(whole.iter().all(|&y| y == 0.0 || y == 1.25));

@@ -59,13 +59,6 @@ impl Philox {
         [c0, c1, c2, c3]
     }
 
-    /// Word `index` of the stream: lane `index % 4` of block `index / 4`.
-    #[inline]
-    pub fn word(&self, index: u64) -> u32 {
-        let block = index / 4;
-        self.block([block as u32, (block >> 32) as u32, 0, 0])[(index % 4) as usize]
-    }
-
     /// Uniform in [0, 1) with 53 random bits: number `index` of the stream.
     #[inline]
     pub fn unit_f64(&self, index: u64) -> f64 {
@@ -84,12 +77,6 @@ impl Philox {
         let radius = (-2.0 * u.ln()).sqrt();
         (radius * if index.is_multiple_of(2) { angle.cos() } else { angle.sin() }) as f32
     }
-}
-
-/// Uniform in [0, 1) from one word: its upper 24 bits, which f32 holds exactly.
-#[inline]
-pub fn unit_f32(word: u32) -> f32 {
-    (word >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
 }
 
 #[cfg(test)]
@@ -126,7 +113,5 @@ mod tests {
         let mean = normals.iter().sum::<f64>() / n as f64;
         let variance = normals.iter().map(|x| x * x).sum::<f64>() / n as f64;
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
-        assert!(unit_f32(u32::MAX) < 1.0 && unit_f32(0) == 0.0);
-        assert_ne!(a.word(0), a.word(1));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::vector::{Kernel, Simd, dispatch};
-use super::view::{InOut, View, ViewMut};
+use super::view::InOut;
 
 /// Which elements of a head form pair `i` of `half = rotary_dim / 2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,15 +112,6 @@ pub fn rope_inplace(isa: Isa, io: &mut InOut<f32>, positions: &[u32], rope: &Rop
     }
 }
 
-/// As [`rope_inplace`], from `x` to `out`.
-///
-/// # Panics
-/// When a shape does not fit or a position is beyond the table.
-pub fn rope(isa: Isa, x: &View<f32>, out: &mut ViewMut<f32>, positions: &[u32], rope: &Rope) {
-    super::elementwise::copy(x, out);
-    rope_inplace(isa, out, positions, rope);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,10 +131,9 @@ mod tests {
                 let mut table = vec![0.0; 1024 * rotary_dim];
                 rope_table(|i| rope_frequency(10_000.0, rotary_dim, i), rotary_dim, 1024, &mut table);
                 let x: Vec<f32> = (0..5 * (width + 1)).map(|i| ((i * 3) as f32).sin()).collect();
-                let mut out = vec![f32::NAN; x.len()];
+                let mut out = x.clone();
                 let turn = Rope { head_dim, rotary_dim, pairing, inverse: false, table: &table };
-                let view = View::new(&x, 5, width + 1, width);
-                rope(isa, &view, &mut ViewMut::new(&mut out, 5, width + 1, width), &positions, &turn);
+                rope_inplace(isa, &mut InOut::new(&mut out, 5, width + 1, width), &positions, &turn);
                 for (r, &position) in positions.iter().enumerate() {
                     for h in 0..heads {
                         let at = r * (width + 1) + h * head_dim;
@@ -162,7 +152,7 @@ mod tests {
                     }
                 }
                 let back = Rope { inverse: true, ..turn };
-                rope_inplace(isa, &mut ViewMut::new(&mut out, 5, width + 1, width), &positions, &back);
+                rope_inplace(isa, &mut InOut::new(&mut out, 5, width + 1, width), &positions, &back);
                 for r in 0..5 {
                     for j in 0..width {
                         assert!((out[r * (width + 1) + j] - x[r * (width + 1) + j]).abs() < 5e-7);

@@ -24,7 +24,6 @@ pub fn signature(graph: &Graph, node: &Node) -> Signature {
     Signature {
         attrs: node.attrs.clone(),
         operands: node.operands.iter().map(|&t| graph.ty(t).clone()).collect(),
-        layouts: node.operands.iter().map(|&t| graph.param(t).map_or(Layout::Plain, |p| p.layout)).collect(),
         outputs: node.outputs.iter().map(|&t| graph.ty(t).clone()).collect(),
     }
 }
@@ -274,9 +273,4 @@ impl GradBuilder<'_> {
     pub fn attrs(&self) -> Attrs {
         self.forward().attrs.clone()
     }
-}
-
-/// Attribute list shorthand used by ops and passes.
-pub fn int(value: usize) -> Attr {
-    Attr::Int(value as i64)
 }

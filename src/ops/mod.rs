@@ -86,8 +86,6 @@ pub struct Signature {
     pub attrs: Attrs,
     /// Types of the operands (inputs, then parameters).
     pub operands: Vec<TensorType>,
-    /// Storage order of each operand that is a matrix parameter, [`Layout::Plain`] for all others.
-    pub layouts: Vec<Layout>,
     /// Types of the outputs.
     pub outputs: Vec<TensorType>,
 }

@@ -50,11 +50,6 @@ impl Sampler {
         })
     }
 
-    /// How many random draws were made.
-    pub fn draws(&self) -> u64 {
-        self.draws
-    }
-
     /// Chooses a token from one row of logits. Errors on NaN or positive infinity, and on a row without a finite logit.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         let best = greedy(logits)?;

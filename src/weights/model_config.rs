@@ -33,8 +33,6 @@ impl Family {
 /// Value of a spec constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ConstValue {
-    /// Integer.
-    Int(i64),
     /// Real number.
     Float(f64),
     /// Truth value.
@@ -111,7 +109,6 @@ impl ModelConfig {
     pub fn float(&self, name: &str) -> Result<f64> {
         match self.consts.iter().find(|(n, _)| n == name) {
             Some((_, ConstValue::Float(x))) => Ok(*x),
-            Some((_, ConstValue::Int(x))) => Ok(*x as f64),
             _ => Err(Error::Weights(format!("a {} model needs constant {name}", self.spec))),
         }
     }
@@ -137,7 +134,6 @@ impl ModelConfig {
                 *v = text.parse().ok().filter(|v| *v > 0).ok_or_else(|| wrong("a positive integer"))?;
             } else if let Some((_, v)) = self.consts.iter_mut().find(|(n, _)| n == name) {
                 *v = match v {
-                    ConstValue::Int(_) => ConstValue::Int(text.parse().map_err(|_| wrong("an integer"))?),
                     ConstValue::Float(_) => ConstValue::Float(text.parse().map_err(|_| wrong("a number"))?),
                     ConstValue::Bool(_) => ConstValue::Bool(text.parse().map_err(|_| wrong("true or false"))?),
                 };

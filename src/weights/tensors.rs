@@ -56,11 +56,6 @@ pub struct NamedTensor<'a> {
 }
 
 impl NamedTensor<'_> {
-    /// The values in place, when they are f32 and aligned.
-    pub fn as_f32(&self) -> Option<&[f32]> {
-        if self.info.dtype == DType::F32 { bytemuck::try_cast_slice(&self.data).ok() } else { None }
-    }
-
     /// Dequantises to `out` in stored order.
     ///
     /// # Panics

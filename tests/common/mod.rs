@@ -25,7 +25,6 @@ pub fn open(name: &str) -> (Checkpoint, Graph) {
     for (name, value) in &config.consts {
         let name = if name == "rope_theta" { "theta" } else { name };
         let value = match value {
-            ConstValue::Int(i) => i.to_string(),
             ConstValue::Float(x) => format!("{x:?}"),
             ConstValue::Bool(b) => b.to_string(),
         };

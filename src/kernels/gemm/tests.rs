@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{Direct, Epilogue, Output, PANEL, Residual};
+use crate::kernels::linear::store::Store;
+use crate::kernels::linear::{Direct, Epilogue, PANEL};
 use crate::kernels::view::{View, ViewMut};
 use half::bf16;
 
@@ -63,11 +64,10 @@ fn run(gemm: &Gemm, out: &mut dyn Epilogue) {
     }
 }
 
-fn store(gemm: &Gemm, isa: Isa) -> Vec<f32> {
+fn store(gemm: &Gemm) -> Vec<f32> {
     let (m, n) = (gemm.shape().m, gemm.shape().n);
     let mut c = vec![f32::NAN; m * n];
-    let mut parts = [ViewMut::new(&mut c, m, n, n)];
-    run(gemm, &mut Output { isa, parts: &mut parts, bias: None, activation: None, residual: Residual::None });
+    run(gemm, &mut Store(ViewMut::new(&mut c, m, n, n)));
     c
 }
 
@@ -99,7 +99,7 @@ fn products_match_matrixmultiply() {
             let (pa, pb, pc) = (x.values.as_ptr(), y.values.as_ptr(), expected.as_mut_ptr());
             matrixmultiply::sgemm(m, k, n, 1.0, pa, rsa, csa, pb, rsb, csb, 0.0, pc, n as isize, 1);
         }
-        for (i, (got, want)) in store(&gemm, isa).iter().zip(&expected).enumerate() {
+        for (i, (got, want)) in store(&gemm).iter().zip(&expected).enumerate() {
             assert!(
                 (got - want).abs() <= 1e-6 * k as f32,
                 "{precision:?} {} {m}×{k}×{n} {i}: {got} {want}",
@@ -114,7 +114,7 @@ fn sharing_either_operand_gives_the_same_bits() {
     cases(|isa, precision, a, ta, b, tb| {
         let one = Gemm::new(isa, precision, a.operand(ta), b.operand(tb), Shared::A);
         let other = Gemm::new(isa, precision, a.operand(ta), b.operand(tb), Shared::B);
-        assert_eq!(store(&one, isa), store(&other, isa), "{precision:?} {} {:?}", isa.name(), one.shape());
+        assert_eq!(store(&one), store(&other), "{precision:?} {} {:?}", isa.name(), one.shape());
     });
 }
 
@@ -125,7 +125,7 @@ fn a_reduction_in_parts_has_the_bits_of_the_whole() {
     for isa in Isa::available() {
         for precision in [Precision::F32, Precision::Bf16] {
             for shared in [Shared::A, Shared::B] {
-                let whole = store(&Gemm::new(isa, precision, d_out.operand(true), x.operand(false), shared), isa);
+                let whole = store(&Gemm::new(isa, precision, d_out.operand(true), x.operand(false), shared));
                 let mut parts = vec![0f32; m * n];
                 for rows in [0..64, 64..128, 128..192] {
                     let slice = |matrix: &'_ Matrix| matrix.values[rows.start * (matrix.columns + 5)..].to_vec();
@@ -162,7 +162,7 @@ fn sums_of_chunks_wait_in_the_output_or_in_scratch_with_the_same_bits() {
             assert!(gemm.chunks() > 1);
             let mut aside = vec![f32::NAN; m * n];
             run(&gemm, &mut Aside(ViewMut::new(&mut aside, m, n, n)));
-            assert_eq!(store(&gemm, isa), aside, "{precision:?} {} {shared:?}", isa.name());
+            assert_eq!(store(&gemm), aside, "{precision:?} {} {shared:?}", isa.name());
         }
     }
 }
@@ -194,7 +194,7 @@ fn streamed_outputs_have_the_same_bits() {
             let out = &mut memory[start..][..m * stride];
             run(&gemm, &mut Streamed(ViewMut::new(out, m, stride, n)));
             let rows: Vec<f32> = out.chunks(stride).flat_map(|row| row[..n].to_vec()).collect();
-            assert_eq!(rows, store(&gemm, isa), "{precision:?} {} {stride}", isa.name());
+            assert_eq!(rows, store(&gemm), "{precision:?} {} {stride}", isa.name());
             assert!(out.chunks(stride).all(|row| row[n..].iter().all(|v| v.is_nan())), "written beyond a row");
         }
     }
@@ -206,10 +206,10 @@ fn rows_do_not_depend_on_their_neighbours() {
     let (x, w) = (Matrix::new(5, m, k), Matrix::new(6, n, k));
     for isa in Isa::available() {
         for precision in [Precision::F32, Precision::Bf16] {
-            let all = store(&Gemm::new(isa, precision, x.operand(false), w.operand(true), Shared::A), isa);
+            let all = store(&Gemm::new(isa, precision, x.operand(false), w.operand(true), Shared::A));
             for rows in [1, 5, 13] {
                 let some = Operand::plain(View::new(&x.values, rows, k + 5, k));
-                let part = store(&Gemm::new(isa, precision, some, w.operand(true), Shared::A), isa);
+                let part = store(&Gemm::new(isa, precision, some, w.operand(true), Shared::A));
                 assert_eq!(part, all[..rows * n], "{precision:?} {} {rows}", isa.name());
             }
         }

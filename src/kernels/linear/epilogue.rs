@@ -3,8 +3,7 @@
 
 use super::Place;
 use super::layout::PANEL;
-use crate::kernels::isa::Isa;
-use crate::kernels::view::{View, ViewMut};
+use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
 /// Takes finished pieces of output rows.
@@ -82,98 +81,6 @@ pub trait PairEpilogue {
 
     /// `first` and `second` are outputs `first_column ..` of row `row` of the two products.
     fn row(&mut self, row: usize, first_column: usize, first: &mut [f32], second: &mut [f32]);
-}
-
-/// Applies an elementwise function in place, as the functions of [`crate::kernels::activation`] do.
-pub type Activation = fn(Isa, &mut [f32]);
-
-/// What is added to the outputs after bias and activation.
-pub enum Residual<'a> {
-    /// Nothing.
-    None,
-    /// Rows of another tensor, as wide as all outputs together.
-    Add(View<'a, f32>),
-    /// The old content of the outputs.
-    InPlace,
-}
-
-/// The usual epilogue: `out = activation(y + bias) + residual`, spread over one or more column-split outputs.
-pub struct Output<'a, 'b> {
-    /// For the activation.
-    pub isa: Isa,
-    /// Outputs side by side: the first takes columns `0 .. width`, the next the following ones. Row `i` of the product is row `i` of each.
-    pub parts: &'b mut [ViewMut<'a, f32>],
-    /// One value per column.
-    pub bias: Option<&'a [f32]>,
-    /// Applied after the bias.
-    pub activation: Option<Activation>,
-    /// Added last.
-    pub residual: Residual<'a>,
-}
-
-impl Epilogue for Output<'_, '_> {
-    fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
-        let columns = first_column..first_column + values.len();
-        if let Some(bias) = self.bias {
-            add(values, &bias[columns.clone()]);
-        }
-        if let Some(activation) = self.activation {
-            activation(self.isa, values);
-        }
-        if let Residual::Add(residual) = &self.residual {
-            add(values, &residual.row(row)[columns]);
-        }
-        let in_place = matches!(self.residual, Residual::InPlace);
-        let mut values = &*values;
-        let mut column = first_column;
-        for part in self.parts.iter_mut() {
-            let width = part.width();
-            if column >= width {
-                column -= width;
-                continue;
-            }
-            let (here, after) = values.split_at(values.len().min(width - column));
-            let out = &mut part.row_mut(row)[column..column + here.len()];
-            if in_place {
-                add(out, here);
-            } else {
-                copy(out, here);
-            }
-            if after.is_empty() {
-                return;
-            }
-            values = after;
-            column = 0;
-        }
-        panic!("the outputs are narrower than the product");
-    }
-
-    fn direct(&mut self, columns: Range<usize>) -> Option<Direct<'_>> {
-        let [out] = self.parts else { return None };
-        let plain = self.bias.is_none() && self.activation.is_none() && matches!(self.residual, Residual::None);
-        let direct = plain && out.is_contiguous() && columns.len() == PANEL;
-        direct.then(|| Direct {
-            out: out.columns(columns.start, PANEL),
-            accumulate: false,
-            bias: None,
-            streamed: false,
-        })
-    }
-
-    fn expect(&mut self, rows: Range<usize>, columns: Range<usize>) {
-        let mut first = 0;
-        for part in self.parts.iter_mut() {
-            let width = part.width();
-            if columns.start < first + width {
-                let from = columns.start - first;
-                for row in rows {
-                    prefetch(&part.row(row)[from..width.min(from + columns.len())]);
-                }
-                return;
-            }
-            first += width;
-        }
-    }
 }
 
 /// `to = from`, as [`add`].

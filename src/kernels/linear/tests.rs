@@ -1,3 +1,4 @@
+use super::store::Store;
 use super::*;
 use crate::kernels::isa::Isa;
 use crate::kernels::quant;
@@ -102,10 +103,8 @@ impl Case {
         let grid = Grid::new(isa, self.dtype, self.n, self.k, rows);
         for tile in (0..grid.tiles()).rev() {
             let (panels, blocks) = grid.tile(tile);
-            let mut parts = [ViewMut::new(&mut out, rows, self.n + 1, self.n)];
-            let mut epilogue =
-                Output { isa, parts: &mut parts, bias: None, activation: None, residual: Residual::None };
-            product(&self.matrix(), panels, &x, blocks, &mut epilogue);
+            let mut stored = Store(ViewMut::new(&mut out, rows, self.n + 1, self.n));
+            product(&self.matrix(), panels, &x, blocks, &mut stored);
         }
         (0..rows).flat_map(|r| out[r * (self.n + 1)..][..self.n].to_vec()).collect()
     }
@@ -207,44 +206,6 @@ fn values_in_either_orientation_pack_alike() {
         matrix.row_into(40, &mut row);
         let tolerance = if matches!(dtype, DType::Q4_0 | DType::Q4_1) { 0.13 } else { 0.005 };
         assert!(row.iter().zip(&rows[40 * k..]).all(|(a, b)| (a - b).abs() < tolerance), "{dtype}");
-    }
-}
-
-#[test]
-fn epilogues_split_add_and_activate() {
-    let (n, k, rows) = (70, 9, 5);
-    let case = Case::new(DType::F32, n, k);
-    let x = noise(1, rows * (k + 3));
-    let plain = case.run(Isa::Portable, &x, rows);
-    let bias = noise(2, n);
-    let residual = noise(4, rows * n);
-    let blocks = RowBlocks::new(Isa::Portable, DType::F32, rows, k);
-    let mut prepared = vec![0f32; blocks.bytes() / 4];
-    blocks.prepare(&View::new(&x, rows, k + 3, k), 0..blocks.count(), bytemuck::cast_slice_mut(&mut prepared));
-    let x = Prepared::new(blocks, bytemuck::cast_slice(&prepared));
-    let (mut a, mut b, mut c) = (vec![0.0; rows * 40], vec![0.0; rows * 3], vec![1.0; rows * 27]);
-    for in_place in [false, true] {
-        let mut parts =
-            [ViewMut::new(&mut a, rows, 40, 40), ViewMut::new(&mut b, rows, 3, 3), ViewMut::new(&mut c, rows, 27, 27)];
-        let mut epilogue = Output {
-            isa: Isa::Portable,
-            parts: &mut parts,
-            bias: Some(&bias),
-            activation: Some(|_, v| v.iter_mut().for_each(|v| *v *= 2.0)),
-            residual: if in_place { Residual::InPlace } else { Residual::Add(View::new(&residual, rows, n, n)) },
-        };
-        product(&case.matrix(), 0..3, &x, 0..blocks.count(), &mut epilogue);
-    }
-    for r in 0..rows {
-        for o in 0..n {
-            let once = (plain[r * n + o] + bias[o]) * 2.0;
-            let got = match o {
-                0..40 => a[r * 40 + o],
-                40..43 => b[r * 3 + o - 40],
-                _ => c[r * 27 + o - 43],
-            };
-            assert_eq!(got, (once + residual[r * n + o]) + once, "[{r},{o}]");
-        }
     }
 }
 

@@ -9,11 +9,6 @@ mod floats;
 
 use crate::tensor::DType;
 
-/// Whether [`dequantize`] reads `dtype`.
-pub const fn can_dequantize(dtype: DType) -> bool {
-    !matches!(dtype, DType::I32 | DType::U8)
-}
-
 /// Whether [`quantize`] writes `dtype`.
 pub const fn can_quantize(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1)
@@ -22,7 +17,7 @@ pub const fn can_quantize(dtype: DType) -> bool {
 /// Widens `bytes`, values of `dtype` in whole blocks, to f32.
 ///
 /// # Panics
-/// When `bytes` is not exactly what `out.len()` values take, or `dtype` is not a type of weights (see [`can_dequantize`]).
+/// When `bytes` is not exactly what `out.len()` values take, or `dtype` is i32 or u8, which are no types of weights.
 pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(dtype.bytes_for(out.len()), Some(bytes.len()), "{} values of {dtype}", out.len());
     match dtype {

@@ -15,7 +15,7 @@ fn floats_of(name: &str) -> Vec<f32> {
 
 #[test]
 fn every_type_dequantizes_to_the_bits_of_the_reference() {
-    for dtype in DType::ALL.into_iter().filter(|&d| can_dequantize(d) && d != DType::F32) {
+    for dtype in DType::ALL.into_iter().filter(|d| !matches!(d, DType::F32 | DType::I32 | DType::U8)) {
         let expected = floats_of(&format!("{dtype}.f32"));
         // One byte of padding in front: mapped tensors need not be aligned.
         let mut padded = vec![0];

@@ -143,17 +143,6 @@ pub fn inplace<F: LaneFn<1, 1>>(isa: Isa, function: &F, x: &mut [f32]) {
     unsafe { map(isa, function, [p.cast_const()], [(p, Write::Overwrite)], x.len()) }
 }
 
-/// `out[i] = function(x[0][i], …)` on slices.
-///
-/// # Panics
-/// When the lengths differ.
-#[inline]
-pub fn slices<F: LaneFn<N, 1>, const N: usize>(isa: Isa, function: &F, x: [&[f32]; N], out: &mut [f32], write: Write) {
-    assert!(x.iter().all(|x| x.len() == out.len()), "elementwise operands of different lengths");
-    // SAFETY: slices of one length; a `&mut` overlaps no `&`.
-    unsafe { map(isa, function, x.map(<[f32]>::as_ptr), [(out.as_mut_ptr(), write)], out.len()) }
-}
-
 /// `out = function(x…)` row by row.
 ///
 /// # Panics

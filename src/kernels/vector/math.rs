@@ -1,11 +1,9 @@
-//! exp, sigmoid and tanh on vectors.
+//! exp and sigmoid on vectors.
 //!
-//! Error against the exact value, for every float: exp at most 1.5 ulp (2.5 portable), sigmoid 3 ulp (4 portable), tanh 3 ulp,
-//! where results are normal numbers. NaN gives NaN. The polynomials are minimax fits (Remez exchange, relative error).
+//! Error against the exact value, for every float: exp at most 1.5 ulp (2.5 portable), sigmoid 3 ulp (4 portable), where results are normal numbers. NaN gives NaN. The polynomials are minimax fits (Remez exchange, relative error).
 #![allow(unsafe_code)]
 
-use super::{Kernel, Simd, dispatch, map};
-use crate::kernels::isa::Isa;
+use super::Simd;
 
 /// e^x. Below −104 it is 0, from 88.73 on infinity; subnormal results are rounded like normal ones.
 #[inline(always)]
@@ -52,65 +50,6 @@ pub fn exp2_falling<S: Simd, const COARSE: bool>(s: S, x: S::V) -> S::V {
 pub fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     let one = s.splat(1.0);
     s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
-}
-
-/// The hyperbolic tangent.
-#[inline(always)]
-pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
-    let size = s.abs(x);
-    // Small: x + x³ q(x²). Large: 1 − 2 / (e^2|x| + 1).
-    let square = s.mul(x, x);
-    let q = s.splat(-0.005_717_045);
-    let q = s.fma(q, square, s.splat(0.020_650_588));
-    let q = s.fma(q, square, s.splat(-0.053_743_497));
-    let q = s.fma(q, square, s.splat(0.133_314_9));
-    let q = s.fma(q, square, s.splat(-0.333_332_84));
-    let small = s.fma(s.mul(square, size), q, size);
-    let e = exp(s, s.add(size, size));
-    let large = s.sub(s.splat(1.0), s.div(s.splat(2.0), s.add(e, s.splat(1.0))));
-    s.copysign(s.select_lt(size, s.splat(0.625), small, large), x)
-}
-
-macro_rules! inplace {
-    ($(#[$doc:meta])* $name:ident, $lane:ident, $function:ident) => {
-        struct $lane;
-        impl map::LaneFn<1, 1> for $lane {
-            #[inline(always)]
-            fn apply<S: Simd>(&self, s: S, [x]: [S::V; 1]) -> [S::V; 1] {
-                [$function(s, x)]
-            }
-        }
-        $(#[$doc])*
-        pub fn $name(isa: Isa, x: &mut [f32]) {
-            map::inplace(isa, &$lane, x);
-        }
-    };
-}
-inplace!(
-    /// Replaces every element by [`exp`] of it.
-    exp_inplace, ExpLanes, exp
-);
-inplace!(
-    /// Replaces every element by [`sigmoid`] of it.
-    sigmoid_inplace, SigmoidLanes, sigmoid
-);
-inplace!(
-    /// Replaces every element by [`tanh`] of it.
-    tanh_inplace, TanhLanes, tanh
-);
-
-/// Largest element; −∞ of none. The result is unspecified when an element is NaN.
-pub fn max(isa: Isa, x: &[f32]) -> f32 {
-    dispatch(isa, Max(x))
-}
-
-struct Max<'a>(&'a [f32]);
-impl Kernel for Max<'_> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        row_max(s, self.0)
-    }
 }
 
 /// Largest element of a row inside a kernel.
