@@ -214,6 +214,8 @@ fn plans_run_like_the_model_they_were_made_of() {
     bench.refuses(&format!("{whole} --step-rows 5"), 1, &["--step-rows 5", "4 rows"]);
     bench.tokens("long.safetensors", [1, 33], &[1; 33], None);
     bench.refuses("eval --model whole.plan --tokens long.safetensors --out f", 1, &["33 tokens", "context of 32"]);
+    let with_gradients = "eval --model model --grads --tokens long.safetensors --out f";
+    bench.refuses(with_gradients, 1, &["33 tokens", "context of 32"]);
 }
 
 #[test]

@@ -104,11 +104,14 @@ fn options_without_effect_are_refused() {
 }
 
 #[test]
-fn negative_numbers_are_values() {
+fn negative_numbers_are_values_and_zeros_are_refused() {
     let bench = Bench::new();
     bench.refuses("run --model model hi --temperature -1", 2, &["temperature -1"]);
     std::fs::write(bench.path("text.txt"), "0123456789".repeat(20)).unwrap();
     bench.refuses(&format!("{TRAIN} --data text.txt --out run --lr -1"), 2, &["learning rate -1"]);
+    for option in ["--eval-every", "--eval-windows", "--sample-tokens", "--checkpoint-every", "--log-every"] {
+        bench.refuses(&format!("{TRAIN} --data text.txt --out run {option} 0"), 2, &[option, "at least 1"]);
+    }
     let printed = bench.succeeds("run --model model -12 --max-tokens 1");
     assert!(printed.starts_with(b"-12"), "a prompt");
     let refused = String::from_utf8(bench.run("run --model model hi --threads -1").stderr).unwrap();

@@ -7,6 +7,7 @@ use super::output::line;
 use crate::disk::{keep_input, write_atomically};
 use crate::error::{Error, Result};
 use crate::exec::{Session, Want};
+use crate::kernels::softmax::IGNORED_TARGET;
 use crate::ops::Capacity;
 use byteorder::{LittleEndian, WriteBytesExt};
 use clap::Args;
@@ -88,13 +89,23 @@ impl Batch {
     fn check(&self, path: &Path, vocabulary: usize) -> Result<()> {
         let known = |t: i32| usize::try_from(t).is_ok_and(|t| t < vocabulary);
         let token = self.tokens.iter().position(|&t| !known(t)).map(|i| ("token", self.tokens[i], i));
-        let target = self.targets.iter().position(|&t| t != -100 && !known(t)).map(|i| ("target", self.targets[i], i));
+        let target =
+            self.targets.iter().position(|&t| t != IGNORED_TARGET && !known(t)).map(|i| ("target", self.targets[i], i));
         if let Some((what, bad, at)) = token.or(target) {
             let message = format!("{what} {bad} is out of range, at index {at}: the model knows 0..{vocabulary}");
             return Err(Error::file(path, message));
         }
-        if !self.targets.is_empty() && self.targets.iter().all(|&t| t == -100) {
+        if !self.targets.is_empty() && self.targets.iter().all(|&t| t == IGNORED_TARGET) {
             return Err(Error::file(path, "all 'targets' are -100, so there is no loss; leave them out, or give one"));
+        }
+        Ok(())
+    }
+
+    /// Checks that the sequences fit a context of `context` rows.
+    fn check_length(&self, context: usize) -> Result<()> {
+        if self.length > context {
+            let length = self.length;
+            return Err(Error::Request(format!("sequences of {length} tokens exceed the context of {context} rows")));
         }
         Ok(())
     }
@@ -119,6 +130,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let model = Model::open(&args.model)?;
     let vocabulary = model.logits_width()?;
     batch.check(&args.tokens, vocabulary)?;
+    batch.check_length(model.context()?)?;
     let mut loss = 0.0;
     let mut counted = 0usize;
     write_atomically(&args.out, |out| {
@@ -138,7 +150,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         write_header(out, &tensors).map_err(fail)?;
         for_each_row(&model, &batch, args.step_rows, threads, &mut |row, logits| {
             if let Some(&target) = batch.targets.get(row)
-                && target != -100
+                && target != IGNORED_TARGET
             {
                 loss += cross_entropy(logits, target as usize);
                 counted += 1;
@@ -169,13 +181,7 @@ pub fn for_each_row(
     threads: usize,
     each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
-    let context = model.context()?;
-    if batch.length > context {
-        return Err(Error::Request(format!(
-            "sequences of {} tokens exceed the context of {context} rows",
-            batch.length
-        )));
-    }
+    batch.check_length(model.context()?)?;
     let step_rows = match (step_rows, model.capacity()) {
         (Some(n), Some(c)) if n > c.step_rows => {
             return Err(Error::Request(format!(

@@ -62,7 +62,7 @@ impl Schedule {
     pub fn validate(&self) -> Result<()> {
         let usage = |message: String| Err(Error::Usage(message));
         if !(self.peak.is_finite() && self.peak > 0.0) {
-            return usage(format!("learning rate {}: it must be above 0", self.peak));
+            return usage(format!("learning rate {}: it must be above 0 and finite", self.peak));
         }
         if !(self.minimum >= 0.0 && self.minimum <= self.peak) {
             return usage(format!(

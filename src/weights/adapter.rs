@@ -78,7 +78,13 @@ impl Adapter {
                 Error::file(&path, format!("'{name}' is {:?}; F32, F16 or BF16 is read", view.dtype()))
             })?;
             let linear = short[..short.len() - ".lora_A.weight".len()].to_string();
-            parts.entry(linear).or_default()[half] = Some(Matrix { dims: [rows, columns], values });
+            let matrix = Matrix { dims: [rows, columns], values };
+            if parts.entry(linear).or_default()[half].replace(matrix).is_some() {
+                return Err(Error::file(&path, format!("'{name}' is there twice, with and without the base's prefix")));
+            }
+        }
+        if parts.is_empty() {
+            return Err(Error::file(&path, "holds no lora_A and lora_B; it adapts nothing"));
         }
         Ok(Adapter { path, rank: config.r, scale, parts })
     }
@@ -184,6 +190,23 @@ mod tests {
         let mut other = [7.0];
         adapter(1.0).add_to(&rows(&linear("x.k.weight", [1, 1], Orientation::OutIn), 0..1), &mut other);
         assert_eq!(other, [7.0]);
+    }
+
+    #[test]
+    fn files_without_products_or_with_one_twice_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1}"#;
+        std::fs::write(directory.path().join("adapter_config.json"), config).unwrap();
+        let refused = |names: &[&str]| {
+            let view = || safetensors::tensor::TensorView::new(Dtype::F32, vec![1, 1], &[0; 4]).unwrap();
+            let path = directory.path().join("adapter_model.safetensors");
+            safetensors::serialize_to_file(names.iter().map(|name| (*name, view())), None, &path).unwrap();
+            Adapter::open(directory.path()).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert!(refused(&[]).contains("adapts nothing"));
+        let (short, long) = ("h.0.x.lora_A.weight", "base_model.model.transformer.h.0.x.lora_A.weight");
+        assert!(refused(&[short, long]).contains("twice"));
+        assert_eq!(refused(&[long]), "");
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn llama(file: &ConfigFile) -> Result<ModelConfig> {
     let tied = file.boolean("tie_word_embeddings")?.unwrap_or(false);
     let mut config = ModelConfig::llama(dims, eps, theta.unwrap_or(10_000.0), tied);
     // Negative ids count from the end of the table, as PyTorch's `padding_idx` does.
-    let pad = file.integer("pad_token_id")?.map(|id| if id < 0 { id + dims[0] } else { id });
+    let pad = file.integer("pad_token_id")?.map(|id| if id < 0 { id.saturating_add(dims[0]) } else { id });
     config.pad = pad.filter(|id| (0..dims[0]).contains(id)).and_then(|id| u32::try_from(id).ok());
     Ok(config)
 }

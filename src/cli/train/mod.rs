@@ -33,10 +33,14 @@ const BEST: &str = "best";
 
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    for (option, value) in
-        [("eval-every", args.eval_every), ("checkpoint-every", args.checkpoint_every), ("log-every", args.log_every)]
-    {
-        if value == 0 {
+    for (option, zero) in [
+        ("eval-every", args.eval_every == 0),
+        ("eval-windows", args.eval_windows == Some(0)),
+        ("sample-tokens", args.sample_tokens == 0),
+        ("checkpoint-every", args.checkpoint_every == 0),
+        ("log-every", args.log_every == 0),
+    ] {
+        if zero {
             return Err(Error::Usage(format!("--{option} must be at least 1")));
         }
     }
