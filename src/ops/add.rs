@@ -1,7 +1,6 @@
 //! `add(a, b)`: y = a + b, element by element (the residual stream). a, b, y: rows × C. da = db = dy.
 
-use super::gelu::{pointwise_cost, row_case};
-use super::pointwise::BinaryKernel;
+use super::pointwise::{BinaryKernel, pointwise_cost, row_case};
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::elementwise;

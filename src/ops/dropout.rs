@@ -4,8 +4,7 @@
 //! function of (seed, step, node, sample, position, element). dx = dy·mask / (1 − rate): the same op on the gradient.
 //! Without these operands (inference), or when the run does not train, y = x.
 
-use super::gelu::{pointwise_cost, row_case};
-use super::pointwise::output_with;
+use super::pointwise::{output_with, pointwise_cost, row_case};
 use super::tiling::{row_tiles, tile_rows};
 use super::{Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, Signature, hyper, rule};
 use crate::graph::{Attr, Attrs, TensorId};

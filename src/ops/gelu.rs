@@ -2,7 +2,7 @@
 //!
 //! x, y: rows × C. dy/dx = ½(1 + tanh u) + ½·x·(1 − tanh² u)·√(2/π)·(1 + 3·0.044715·x²) with u the argument of tanh.
 
-use super::pointwise::{BinaryKernel, UnaryKernel};
+use super::pointwise::{BinaryKernel, UnaryKernel, map, pointwise_cost, row_case};
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::activation;
@@ -25,24 +25,6 @@ pub fn gelu(x: f64) -> f64 {
 fn unary(operands: &[TensorType]) -> Result<Vec<TensorType>, String> {
     rule::arity(operands, 1)?;
     Ok(vec![rule::rows_like(operands, rule::width(operands, 0)?)])
-}
-
-/// Arithmetic and traffic of an elementwise op on `arrays` arrays.
-pub(super) fn pointwise_cost(sig: &Signature, rows: usize, flops: f64, arrays: f64) -> Cost {
-    let n = sig.outputs[0].shape.elements() as f64 * rows as f64;
-    Cost { flops: flops * n, bytes: 4.0 * arrays * n }
-}
-
-/// One case: a few rows of odd width.
-pub(super) fn row_case(inputs: usize) -> Vec<Case> {
-    let ty = rule::rows_like(&[], 0);
-    let ty = TensorType { extent: crate::tensor::RowExtent::Step, shape: crate::tensor::Shape::new([37]), ..ty };
-    vec![Case { name: "rows", attrs: Attrs::new(), inputs: vec![ty; inputs], slots: 2, rows: 5, int_limit: 0 }]
-}
-
-/// Element-by-element reference.
-pub(super) fn map(x: &RefTensor, f: impl Fn(f64) -> f64) -> RefTensor {
-    RefTensor { data: x.data.iter().map(|&v| f(v)).collect(), ..x.clone() }
 }
 
 impl Op for Gelu {

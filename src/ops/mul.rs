@@ -1,7 +1,6 @@
 //! `mul(a, b)`: y = a · b, element by element (gated MLPs). a, b, y: rows × C. da = dy·b, db = dy·a.
 
-use super::gelu::{pointwise_cost, row_case};
-use super::pointwise::BinaryKernel;
+use super::pointwise::{BinaryKernel, pointwise_cost, row_case};
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::elementwise;

@@ -1,12 +1,32 @@
 //! Ops that work element by element: GELU, its f16 table, SiLU, product and sum, with their derivatives.
 //!
-//! They share one executable form; each op's file holds its formula and its function.
+//! They share one executable form, cost and test case; each op's file holds its formula and its function.
 
 use super::tiling::{row_tiles, tile_rows};
-use super::{Kernel, Operands};
+use super::{Case, Cost, Kernel, Operands, RefTensor, Signature, rule};
+use crate::graph::Attrs;
 use crate::kernels::elementwise::copy;
 use crate::kernels::isa::Isa;
 use crate::kernels::view::{InOut, View, ViewMut};
+use crate::tensor::{RowExtent, Shape, TensorType};
+
+/// Arithmetic and traffic of an elementwise op on `arrays` arrays.
+pub(super) fn pointwise_cost(sig: &Signature, rows: usize, flops: f64, arrays: f64) -> Cost {
+    let n = sig.outputs[0].shape.elements() as f64 * rows as f64;
+    Cost { flops: flops * n, bytes: 4.0 * arrays * n }
+}
+
+/// One case: a few rows of odd width.
+pub(super) fn row_case(inputs: usize) -> Vec<Case> {
+    let ty = rule::rows_like(&[], 0);
+    let ty = TensorType { extent: RowExtent::Step, shape: Shape::new([37]), ..ty };
+    vec![Case { name: "rows", attrs: Attrs::new(), inputs: vec![ty; inputs], slots: 2, rows: 5, int_limit: 0 }]
+}
+
+/// Element-by-element reference.
+pub(super) fn map(x: &RefTensor, f: impl Fn(f64) -> f64) -> RefTensor {
+    RefTensor { data: x.data.iter().map(|&v| f(v)).collect(), ..x.clone() }
+}
 
 /// An elementwise function of one operand, in its two forms.
 pub struct UnaryKernel {

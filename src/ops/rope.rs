@@ -69,7 +69,7 @@ impl Op for RopeOp {
         Ok(vec![Some(g.emit("rope", vec![d], attrs)?[0])])
     }
     fn cost(&self, sig: &Signature, rows: usize, _context: usize) -> Cost {
-        super::gelu::pointwise_cost(sig, rows, 3.0, 2.0)
+        super::pointwise::pointwise_cost(sig, rows, 3.0, 2.0)
     }
     fn kernel(&self, sig: &Signature) -> Result<Box<dyn Kernel>, String> {
         let width = sig.operands[0].shape.elements();

@@ -1,7 +1,6 @@
 //! `scale(x; factor)`: y = factor·x, element by element. x, y: rows × C. dx = factor·dy.
 
-use super::gelu::{map, pointwise_cost, row_case};
-use super::pointwise::output_with;
+use super::pointwise::{map, output_with, pointwise_cost, row_case};
 use super::tiling::{row_tiles, tile_rows};
 use super::{Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, Signature, rule};
 use crate::graph::{Attr, Attrs, TensorId};

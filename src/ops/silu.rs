@@ -2,8 +2,7 @@
 //!
 //! x, y: rows × C. dy/dx = σ(x)·(1 + x·(1 − σ(x))).
 
-use super::gelu::{map, pointwise_cost, row_case};
-use super::pointwise::{BinaryKernel, UnaryKernel};
+use super::pointwise::{BinaryKernel, UnaryKernel, map, pointwise_cost, row_case};
 use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
 use crate::kernels::activation;

@@ -2,8 +2,7 @@
 //!
 //! gate, up, y: rows × C. d_gate = dy·up·SiLU'(gate), d_up = dy·SiLU(gate).
 
-use super::gelu::{pointwise_cost, row_case};
-use super::pointwise::BinaryKernel;
+use super::pointwise::{BinaryKernel, pointwise_cost, row_case};
 use super::tiling::{row_tiles, tile_rows};
 use super::{Case, Cost, GradBuilder, Kernel, Op, Operands, RefTensor, Signature, rule};
 use crate::graph::{Attrs, TensorId};
