@@ -232,7 +232,17 @@ fn plans_that_do_not_fit_or_are_damaged() {
     bench.refuses("run --model model hi --kv-type q8_0", 2, &["--kv-type q8_0", "f32, f16 or bf16"]);
     bench.refuses("compile model --mode train --kv-type bf16", 2, &["--kv-type", "training needs f32"]);
     bench.refuses("run --model model --weights model hi", 2, &["--weights goes with a plan"]);
-    bench.refuses("run --model train.plan --weights model hi", 1, &["for training", "--mode infer"]);
+    for line in ["run --model train.plan --weights model hi", "bench --what decode --model train.plan --weights model"]
+    {
+        bench.refuses(line, 1, &["train.plan", "for training", "--mode infer"]);
+    }
+    for line in [
+        "run --model bare.plan --weights whole.plan hi",
+        "compile whole.plan",
+        "train --model whole.plan --data in.safetensors --tokenizer bytes --steps 1 --out run",
+    ] {
+        bench.refuses(line, 1, &["whole.plan", "compiled plan", "checkpoint"]);
+    }
     let other = fixture("llama-tiny");
     bench.refuses(
         &format!("eval --model bare.plan --weights {other} --tokens in.safetensors --out f"),

@@ -83,6 +83,7 @@ fn options_without_effect_are_refused() {
         ("--weights model", ["--weights", "-o"]),
         ("--weights-type f16 -o a.plan", ["--weights-type", "--weights PATH"]),
         ("--emit graph -o a.plan", ["--emit", "leave out -o"]),
+        ("--size medium", ["--size goes with a spec", "a checkpoint has its size"]),
         ("--accumulate", ["--accumulate", "--mode train"]),
         ("--fuse-optimizer", ["--fuse-optimizer", "--mode train"]),
         ("--memory-budget 1GiB", ["--memory-budget", "--mode train"]),

@@ -1,19 +1,18 @@
 //! `staticgrad compile`: a spec or a checkpoint to a plan file.
 
-use super::model::{graph_of, parse_kv_type, parse_sets};
+use super::model::{checkpoint_at, parse_kv_type};
 use super::output::{bytes, line};
 use super::size;
+use super::train::source::ModelSource;
 use crate::disk::keep_input;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
 use crate::ops::Capacity;
 use crate::passes::kept_type::keep_as;
 use crate::passes::optimizer::AdamW;
 use crate::passes::{Fusions, Layout, Mode, Training, lower, train};
 use crate::plan::budget::{self, FuseOptimizer};
 use crate::plan::{Plan, compile_with, file};
-use crate::spec;
-use crate::weights::{Checkpoint, ParamStore, WeightsType};
+use crate::weights::{ParamStore, WeightsType};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -94,19 +93,6 @@ enum Emit {
     Lowered,
 }
 
-/// The graph of a spec or of a checkpoint.
-fn source_graph(args: &CompileArgs) -> Result<Graph> {
-    let sets = parse_sets(&args.set)?;
-    let path = PathBuf::from(&args.spec);
-    if spec::builtin(&args.spec).is_some() || path.extension().is_some_and(|e| e == "sg") {
-        return spec::compile(&spec::load(&args.spec)?, &sets, args.size.as_deref());
-    }
-    if !path.exists() {
-        return spec::load(&args.spec).map(|_| unreachable!("a spec that loads exists"));
-    }
-    graph_of(Checkpoint::open(&path, &sets)?.config(), &sets)
-}
-
 /// Refuses options that would have no effect beside the others.
 fn refuse_ignored(args: &CompileArgs) -> Result<()> {
     let training = args.mode == PlanMode::Train;
@@ -147,7 +133,7 @@ pub fn run(args: &CompileArgs) -> Result<()> {
         args.output.iter().try_for_each(|output| keep_input(input, output))?;
     }
     let kv_type = parse_kv_type(Some(&args.kv_type))?;
-    let graph = source_graph(args)?;
+    let graph = ModelSource::open(&args.spec, args.size.as_deref(), &args.set)?.graph;
     let mode = match (args.mode, args.layout) {
         (PlanMode::Train, _) => Mode::Train,
         (PlanMode::Infer, PlanLayout::Compact) => Mode::Infer(Layout::Compact),
@@ -211,7 +197,7 @@ pub fn run(args: &CompileArgs) -> Result<()> {
     match &args.weights {
         None => file::save(output, &plan)?,
         Some(weights) => {
-            let checkpoint = Checkpoint::open(weights, &[])?;
+            let checkpoint = checkpoint_at(weights, &[])?;
             let store = ParamStore::load(&plan.graph, &checkpoint, WeightsType::from_name(&args.weights_type)?)?;
             let text = checkpoint.tokenizer_metadata()?;
             file::save_with_weights(output, &plan, &store.checked_entries(), store.bytes(), &text)?;

@@ -129,6 +129,17 @@ fn is_plan(path: &Path) -> bool {
         && &magic == container::MAGIC
 }
 
+/// The checkpoint at `path`, with overrides as [`Checkpoint::open`] takes them.
+///
+/// # Errors
+/// A compiled plan; what [`Checkpoint::open`] refuses.
+pub fn checkpoint_at(path: &Path, sets: &[(String, String)]) -> Result<Checkpoint> {
+    if is_plan(path) {
+        return Err(Error::file(path, "is a compiled plan; give the checkpoint that it was compiled from"));
+    }
+    Checkpoint::open(path, sets)
+}
+
 impl Model {
     /// Opens a model of any kind.
     ///
@@ -166,8 +177,11 @@ impl Model {
         }
         let file = PlanFile::open(&path)?;
         let plan = Box::new(file.plan()?);
+        if plan.mode == Mode::Train {
+            return Err(Error::file(&path, "is a plan for training; compile it again with --mode infer"));
+        }
         let weights = match &args.weights {
-            Some(weights) => PlanWeights::Checkpoint(Box::new(Checkpoint::open(weights, &[])?)),
+            Some(weights) => PlanWeights::Checkpoint(Box::new(checkpoint_at(weights, &[])?)),
             None => {
                 let (section, entries) = file.weight_index()?.ok_or_else(|| {
                     Error::Usage(format!("{} is a plan without weights; add --weights PATH", path.display()))

@@ -1,6 +1,6 @@
 //! What is trained, and on which tokens.
 
-use super::super::model::{graph_of, parse_sets};
+use super::super::model::{checkpoint_at, graph_of, parse_sets};
 use crate::error::{Error, Result};
 use crate::graph::{Attr, Graph};
 use crate::spec;
@@ -33,7 +33,7 @@ impl ModelSource {
         if size.is_some() {
             return Err(Error::Usage("--size goes with a spec; a checkpoint has its size".into()));
         }
-        let checkpoint = Checkpoint::open(&path, &sets)?;
+        let checkpoint = checkpoint_at(&path, &sets)?;
         Ok(ModelSource { graph: graph_of(checkpoint.config(), &sets)?, checkpoint: Some(checkpoint) })
     }
 
