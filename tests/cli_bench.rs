@@ -33,7 +33,7 @@ fn training_is_measured_by_section_and_op() {
 }
 
 #[test]
-fn prefill_is_measured_by_op() {
+fn prefill_and_decoding_are_measured_by_op() {
     let bench = Bench::new();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("graph-specs/shakespeare").display().to_string();
     let command = format!("bench --what prefill --model {model} --rows 64");
@@ -53,7 +53,10 @@ fn prefill_is_measured_by_op() {
     assert!((operations / per_run - 1.0).abs() < 0.05, "{operations} of {per_run} operations: {table}");
     assert!(milliseconds > 0.3e3 * best && milliseconds < 4e3 * best, "a run takes {best} s: {table}");
     assert!(std::fs::read_to_string(bench.path("trace.json")).unwrap().contains("causal_attention"));
-    bench.refuses("bench --what decode --model model --profile", 2, &["--profile", "prefill", "run --profile"]);
+    bench.refuses("bench --what roofline --profile", 2, &["--profile", "prefill", "run --profile"]);
+    let decode = bench.run(&format!("bench --what decode --model {model} --repeat 1 --profile"));
+    let table = String::from_utf8(decode.stderr).unwrap();
+    assert!(["linear", "causal_attention"].iter().all(|op| table.contains(op)), "{table}");
 }
 
 #[test]
