@@ -4,7 +4,6 @@
 use crate::kernels::linear::layout::{Layout, PANEL};
 use crate::kernels::linear::{AHEAD_INPUTS, Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -58,7 +57,7 @@ unsafe fn multiply<const R: usize, const TYPE: u8>(panel: *const u8, x: *const u
                 let prefetches = left.div_ceil(AHEAD_INPUTS);
                 if prefetches <= PREFETCHES_OF_SUMS {
                     let (part, rows) = (PREFETCHES_OF_SUMS - prefetches, R.div_ceil(PREFETCHES_OF_SUMS));
-                    expect(&out, part * rows..R.min((part + 1) * rows));
+                    (part * rows..R.min((part + 1) * rows)).for_each(|row| expect_row(&out, row));
                 }
             }
         }
@@ -133,7 +132,7 @@ unsafe fn multiply_bf16<const R: usize>(panel: *const u8, x: *const u8, k: usize
             next.fetch();
         }
         if R > ROWS_AT_MEMORY_SPEED && i + STEPS_BEFORE_SUMS == steps {
-            expect(&out, 0..R);
+            expect::<R>(&out);
         }
         // SAFETY: `w` walks the `k / 2` rows of the panel, `v` the block of `k / 2 × R` words.
         unsafe {
@@ -190,14 +189,21 @@ impl<const R: usize> Rows<R> {
     }
 }
 
-/// Prefetches the lines that the sums of rows `rows` go to.
+/// Prefetches the lines that sums of `R` rows go to, in a loop that the compiler unrolls.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn expect(out: &Sums, rows: Range<usize>) {
-    for r in rows {
-        _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 0).cast());
-        _mm_prefetch::<_MM_HINT_ET0>(out.value(r, 16).cast());
+pub(super) fn expect<const R: usize>(out: &Sums) {
+    for r in 0..R {
+        expect_row(out, r);
     }
+}
+
+/// Prefetches the lines that the sums of a row go to.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn expect_row(out: &Sums, row: usize) {
+    _mm_prefetch::<_MM_HINT_ET0>(out.value(row, 0).cast());
+    _mm_prefetch::<_MM_HINT_ET0>(out.value(row, 16).cast());
 }
 
 #[inline]

@@ -57,7 +57,7 @@ unsafe fn multiply<const R: usize>(panel: *const u8, x: *const u8, k: usize, out
             next.fetch();
         }
         if R > ROWS_AT_MEMORY_SPEED && i + STEPS_BEFORE_SUMS == steps {
-            expect(&out, 0..R);
+            expect::<R>(&out);
         }
         if i + LEAD < steps {
             // SAFETY: as above.
