@@ -9,7 +9,9 @@ use super::{
     rule,
 };
 use crate::graph::{Attr, Attrs, TensorId};
-use crate::kernels::attention::{AttentionInput, attention_forward_heads, attention_forward_scratch, query_rows};
+use crate::kernels::attention::{
+    AttentionInput, attention_forward_heads, attention_forward_scratch, query_rows, unit_heads,
+};
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::View;
 use crate::tensor::{RowExtent, TensorType};
@@ -150,17 +152,12 @@ struct Unit {
     kv_heads: Range<usize>,
 }
 
-/// Rows of a segment up to which reading keys and values takes longer than the arithmetic.
-const FEW_ROWS: usize = 4;
-
 impl AttentionKernel {
-    /// Key-value heads of a unit. One, so that its scratch stays in the cache; several adjacent ones where all segments are so short
-    /// that reading keys and values takes the time. The result has the same bits.
+    /// Key-value heads of a unit. The result has the same bits.
     fn unit_kv_heads(&self, o: &dyn Operands) -> usize {
-        if o.rows().segments().iter().any(|s| s.count > FEW_ROWS) {
-            return 1;
-        }
-        (1..=(self.heads.kv_heads / 4).clamp(1, 4)).rev().find(|n| self.heads.kv_heads.is_multiple_of(*n)).unwrap_or(1)
+        let segments = o.rows().segments();
+        let most_rows = segments.iter().map(|s| s.count).max().unwrap_or(0);
+        unit_heads(most_rows, self.heads.group(), self.heads.kv_heads, o.workers().div_ceil(segments.len().max(1)))
     }
 
     fn block_rows(&self) -> usize {

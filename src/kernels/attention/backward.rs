@@ -5,9 +5,10 @@
 //! first head on, so the bits are the same however the work is split.
 #![allow(unsafe_code)]
 
+use super::ahead::Ahead;
 use super::backward_rows::store_row;
 use super::backward_scratch::{Parts, SPAN_BLOCKS, TILE};
-use super::tile::{Ahead, Product, Start, block_rows, padded, row_pointers};
+use super::tile::{Product, Start, block_rows, padded, row_pointers};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::math::exp2_falling;
 use crate::kernels::vector::{Kernel, Simd, dispatch};

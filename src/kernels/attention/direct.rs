@@ -1,106 +1,129 @@
-//! Scores of a few queries straight from the key rows of a tile, which are transposed in registers only.
+//! A tile of keys and values for so few query vectors that reading it takes the time: all heads of the call side by side, a few rows at a time, so
+//! that memory is read in order and what follows is in a cache when its turn comes.
 #![allow(unsafe_code)]
-#![allow(clippy::needless_range_loop, reason = "accumulators and queries run in step")]
 
+use super::ahead::Stream;
+use super::direct_scores::direct_scores;
+use super::forward::{Forward, TileRows, least, most};
 use super::online_softmax::State;
-use super::tile::{Ahead, KEY_TILE, multiply_add};
+use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::stored::Stored;
 
-/// Scores of the first `n` vectors of `state`, at most four, against the keys `rows` of one tile, each the chain that
-/// [`super::tile::Product`] makes over the transposed tile. On the way it asks for the rows `ahead`.
-///
-/// A row is of `words` words: elements, or with `PAIRS` pairs of bf16 values; queries then are of pairs too where [`Simd::BF16_DOTS`], else of
-/// two floats for each.
-///
-/// # Safety
-/// `words` words are readable at each pointer of `rows`, at most [`KEY_TILE`]; the state holds `n` vectors.
-#[inline(always)]
-pub unsafe fn direct_scores<S: Simd, W: Stored, E, const PAIRS: bool>(
-    s: S,
-    rows: &[*const W],
-    ahead: &Ahead<E>,
-    words: usize,
-    n: usize,
-    state: State,
-) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        match n {
-            1 => scores::<S, W, E, PAIRS, 1>(s, rows, ahead, words, state),
-            2 => scores::<S, W, E, PAIRS, 2>(s, rows, ahead, words, state),
-            3 => scores::<S, W, E, PAIRS, 3>(s, rows, ahead, words, state),
-            _ => scores::<S, W, E, PAIRS, 4>(s, rows, ahead, words, state),
+/// Rows of values that are read of one head before those of the next.
+const STEP: usize = 16;
+/// Rows between what is read and what is asked for.
+const ROWS_AHEAD: usize = 32;
+
+impl<E: Stored> Forward<'_, '_, '_, E> {
+    /// Whether scores are computed from key rows as they are, transposed in registers only.
+    #[inline(always)]
+    pub(super) fn is_direct(&self) -> bool {
+        let vectors = self.input.positions.len() * self.group;
+        let whole_words = !E::IS_BF16 || self.input.head_dim.is_multiple_of(2);
+        vectors <= BLOCK_ROWS && vectors * self.kv_heads <= SPAN && whole_words
+    }
+
+    /// One tile for the vectors of all heads, at most SPAN.
+    ///
+    /// # Safety
+    /// The call is direct; the rows are the call's, and the state is of its vectors.
+    #[inline(always)]
+    pub(super) unsafe fn direct_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>, next: &TileRows<E>) {
+        let vectors = self.input.positions.len() * self.group;
+        let mut limits = [0; SPAN];
+        for head in 0..self.kv_heads {
+            self.limits(rows.first, 0, &mut limits[head * vectors..][..vectors]);
+        }
+        let limits = &limits[..self.kv_heads * vectors];
+        let count = most(limits).min(rows.count);
+        if count == 0 {
+            return;
+        }
+        let follows = [
+            &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count],
+            &rows.values[..rows.count],
+            &next.keys[..ROWS_AHEAD.min(next.count)],
+        ];
+        let mut stream = Stream::new(follows, self.input.keys.width());
+        let mut factors = [1.0; SPAN];
+        // SAFETY: the caller's; keys and values end at the limits, which are within the tile.
+        unsafe {
+            self.direct_keys(s, state, &rows.keys[..count], &mut stream);
+            self.softmax(s, state, limits, &mut factors);
+            self.direct_values(s, state, rows, (&limits[..vectors], &factors), &mut stream);
         }
     }
-}
 
-/// # Safety
-/// As [`direct_scores`] for `N` vectors.
-#[inline(always)]
-unsafe fn scores<S: Simd, W: Stored, E, const PAIRS: bool, const N: usize>(
-    s: S,
-    rows: &[*const W],
-    ahead: &Ahead<E>,
-    words: usize,
-    state: State,
-) {
-    let blocks = rows.len().div_ceil(S::LANES) * words.div_ceil(S::LANES);
-    let (mut block, mut first) = (0, 0);
-    while first < rows.len() {
-        let end = rows.len().min(first + S::LANES);
-        let mut acc = [s.splat(0.0); N];
-        let mut word = 0;
-        while word < words {
-            let count = S::LANES.min(words - word);
-            ahead.fetch(s, block, blocks);
-            block += 1;
-            // SAFETY: the caller's contract.
-            unsafe {
-                let keys = s.load_transposed(&rows[first..end], word, count);
-                if count == S::LANES {
-                    for j in 0..S::LANES {
-                        add_word::<S, PAIRS, N>(s, state, word + j, keys.as_ref()[j], &mut acc);
-                    }
-                } else {
-                    for j in 0..count {
-                        add_word::<S, PAIRS, N>(s, state, word + j, keys.as_ref()[j], &mut acc);
+    /// Scores of all vectors against the rows `keys`.
+    #[inline(always)]
+    unsafe fn direct_keys<S: Simd>(&self, s: S, state: State, keys: &[*const E], stream: &mut Stream<E>) {
+        let d = self.input.head_dim;
+        let vectors = self.input.positions.len() * self.group;
+        for (part, rows) in keys.chunks(S::LANES).enumerate() {
+            for head in 0..self.kv_heads {
+                let mut at = [std::ptr::null(); PAD];
+                for (at, row) in at.iter_mut().zip(rows) {
+                    *at = row.wrapping_add(head * d);
+                }
+                let scores = state.scores.wrapping_add(head * vectors * KEY_TILE + part * S::LANES);
+                let state = State { scores, ..state.after(head * vectors, d) };
+                // SAFETY: each row holds d elements of each head; the scores have SPAN rows of KEY_TILE, which LANES divides.
+                unsafe {
+                    if E::IS_BF16 {
+                        let pairs = at.map(<*const E>::cast::<f32>);
+                        direct_scores::<S, f32, E, true>(s, &pairs[..rows.len()], stream, d / 2, vectors, state);
+                    } else {
+                        direct_scores::<S, E, E, false>(s, &at[..rows.len()], stream, d, vectors, state);
                     }
                 }
             }
-            word += count;
         }
-        for n in 0..N {
-            // SAFETY: LANES divides KEY_TILE, so the vector is inside row n of the scores.
-            unsafe { s.store(state.scores.add(n * KEY_TILE + first), acc[n]) };
-        }
-        first += S::LANES;
     }
-}
 
-/// Adds the products of word `word` of `N` queries and of the keys.
-///
-/// # Safety
-/// The state holds `N` vectors of more than `word` words.
-#[inline(always)]
-unsafe fn add_word<S: Simd, const PAIRS: bool, const N: usize>(
-    s: S,
-    state: State,
-    word: usize,
-    keys: S::V,
-    sums: &mut [S::V; N],
-) {
-    let widened = PAIRS && !S::BF16_DOTS;
-    let [early, late] = if widened { s.halves(keys) } else { [keys; 2] };
-    for n in 0..N {
-        let query = state.q.wrapping_add(n * state.q_row);
-        // SAFETY: the caller's contract.
+    /// Adds the values of the tile, each vector of a head up to its limit, to the results times their factors.
+    #[inline(always)]
+    unsafe fn direct_values<S: Simd>(
+        &self,
+        s: S,
+        state: State,
+        rows: &TileRows<E>,
+        (limits, factors): (&[usize], &[f32; SPAN]),
+        stream: &mut Stream<E>,
+    ) {
+        let d = self.input.head_dim;
+        let (vectors, width) = (limits.len(), padded(d) / S::LANES);
+        let in_place = E::IS_F32 && self.input.values.is_contiguous() && d.is_multiple_of(PAD);
+        let sums = |head: usize, b: *const f32, b_k: usize| {
+            let (a, c) = (state.scores.cast_const(), state.o);
+            Product { a, a_row: KEY_TILE, a_k: 1, b, b_k, c, c_row: padded(d) }.after(head * vectors)
+        };
+        let scaled = |head: usize| Start::Scaled(factors[head * vectors..].as_ptr());
+        // SAFETY: the caller's; f32 values are read where they are, others where `load_values` puts them.
         unsafe {
-            if widened {
-                sums[n] = s.fma(s.splat(*query.add(2 * word)), early, sums[n]);
-                sums[n] = s.fma(s.splat(*query.add(2 * word + 1)), late, sums[n]);
-            } else {
-                sums[n] = multiply_add::<S, PAIRS>(s, s.splat(*query.add(word)), keys, sums[n]);
+            if !in_place {
+                for head in 0..self.kv_heads {
+                    self.load_values(s, state, head, rows);
+                    self.sum_values(s, state, sums(head, state.values, padded(d)), limits, scaled(head));
+                }
+                return;
+            }
+            let in_place = |head: usize| {
+                let values = rows.values[0].wrapping_add(head * d);
+                sums(head, values.cast(), self.input.values.stride())
+            };
+            let least = least(limits);
+            let mut first = 0;
+            while first == 0 || first < least {
+                let end = least.min(first + STEP);
+                for head in 0..self.kv_heads {
+                    let start = if first == 0 { scaled(head) } else { Start::Keep };
+                    in_place(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s));
+                }
+                first += STEP;
+            }
+            for head in 0..self.kv_heads {
+                in_place(head).last_rows(s, width, least, limits);
             }
         }
     }

@@ -1,16 +1,17 @@
 //! The tiles of a block of query rows, one after the other: scores, softmax and sums of values.
 #![allow(unsafe_code)]
 
+use super::ahead::Ahead;
 use super::call::AttentionInput;
-use super::direct::direct_scores;
 use super::online_softmax::{State, scale_row};
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
 use super::tile::{
-    Ahead, BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, copy_row, padded, row_pointers, transpose_tile,
+    BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, copy_row, padded, row_pointers, transpose_tile,
 };
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd};
 use crate::kernels::view::ViewMut;
+use std::ops::Range;
 
 /// A call of [`attention_forward_heads`](super::attention_forward_heads), whose shapes fit and whose scratch is large enough.
 pub struct Forward<'a, 'o, 'l, E> {
@@ -24,32 +25,17 @@ pub struct Forward<'a, 'o, 'l, E> {
 }
 
 /// Rows of one tile, keys and values, of all heads of the call.
-struct TileRows<E> {
-    first: usize,
-    count: usize,
-    keys: [*const E; KEY_TILE],
-    values: [*const E; KEY_TILE],
-}
-
-/// One tile of one key-value head, ready for the products.
-struct Tile<'a, E> {
-    /// Absolute position of its first key.
-    first: usize,
-    /// Whether scores are computed from the key rows instead of the transposed tile.
-    direct: bool,
-    keys: [*const E; KEY_TILE],
-    count: usize,
-    /// Value rows as f32 or in pairs, padded to whole vectors.
-    values: *const f32,
-    value_stride: usize,
-    ahead: Ahead<'a, E>,
+pub struct TileRows<E> {
+    pub first: usize,
+    pub count: usize,
+    pub keys: [*const E; KEY_TILE],
+    pub values: [*const E; KEY_TILE],
 }
 
 impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let vectors = self.input.positions.len() * self.group;
         let state = self.cut::<S>();
         // SAFETY: `attention_forward_heads` checked every shape; `cut` keeps the parts inside the scratch.
         unsafe {
@@ -58,15 +44,10 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
             let mut rows = self.tile_rows(0);
             while first < self.keys_needed {
                 let next = self.tile_rows(first + KEY_TILE);
-                for head in 0..self.kv_heads {
-                    let tile = self.load_tile(s, state, head, &rows, &next);
-                    let head_state = state.after(head * vectors, self.input.head_dim);
-                    let mut v = 0;
-                    while v < vectors {
-                        let n = SPAN.min(vectors - v);
-                        self.span(s, head_state, v, n, &tile);
-                        v += n;
-                    }
+                if self.is_direct() {
+                    self.direct_tile(s, state, &rows, &next);
+                } else {
+                    self.transposed_tile(s, state, &rows, &next);
                 }
                 first += KEY_TILE;
                 rows = next;
@@ -79,7 +60,7 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
 impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Whether products are dot products of bf16 pairs; else keys and values are widened.
     #[inline(always)]
-    const fn pairs<S: Simd>() -> bool {
+    pub(super) const fn pairs<S: Simd>() -> bool {
         E::IS_BF16 && S::BF16_DOTS
     }
 
@@ -142,108 +123,91 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         TileRows { first, count, keys, values: row_pointers(&self.input.values, first, count) }
     }
 
-    /// One head's part of a tile; for more than one block of vectors its keys are transposed and its values brought together.
+    /// One tile, head by head, its keys transposed for the products.
     #[inline(always)]
-    unsafe fn load_tile<'a, S: Simd>(
-        &self,
-        s: S,
-        state: State,
-        head: usize,
-        rows: &TileRows<E>,
-        next: &'a TileRows<E>,
-    ) -> Tile<'a, E> {
-        let (d, column) = (self.input.head_dim, head * self.input.head_dim);
-        let whole_words = !E::IS_BF16 || d.is_multiple_of(2);
-        let direct = self.input.positions.len() * self.group <= BLOCK_ROWS && whole_words;
-        let direct_values = direct && E::IS_F32 && self.input.values.is_contiguous() && d.is_multiple_of(PAD);
-        let keys = rows.keys.map(|p| p.wrapping_add(column));
-        let mut tile = Tile {
-            first: rows.first,
-            direct,
-            keys,
-            count: rows.count,
-            values: rows.values[0].wrapping_add(column).cast(),
-            value_stride: self.input.values.stride(),
-            ahead: Ahead::NONE,
-        };
-        // SAFETY: the pointers are of rows that hold d elements from `column` on, and the state holds a tile.
-        unsafe {
-            if direct {
-                // Each head asks for its share of the next rows, which are of all heads: memory is fastest in order.
-                let share = next.count * head / self.kv_heads..next.count * (head + 1) / self.kv_heads;
-                let width = self.input.keys.width();
-                tile.ahead = Ahead { rows: [&next.keys[share.clone()], &next.values[share]], column: 0, width };
-            } else {
-                let next_rows = [&next.keys[..next.count], &next.values[..next.count]];
-                tile.ahead = Ahead { rows: next_rows, column, width: d };
+    unsafe fn transposed_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>, next: &TileRows<E>) {
+        let vectors = self.input.positions.len() * self.group;
+        let d = self.input.head_dim;
+        for head in 0..self.kv_heads {
+            let column = head * d;
+            let next_rows = [&next.keys[..next.count], &next.values[..next.count]];
+            let ahead = Ahead { rows: next_rows, column, width: d };
+            let keys = rows.keys.map(|p| p.wrapping_add(column));
+            // SAFETY: the pointers are of rows that hold d elements from `column` on, and the state holds a tile and the head's vectors.
+            unsafe {
                 if Self::pairs::<S>() {
                     transpose_pairs(s, &keys.map(<*const E>::cast)[..rows.count], d, state.keys);
                 } else {
                     transpose_tile(s, &keys[..rows.count], d, state.keys);
                 }
-            }
-            if Self::pairs::<S>() {
-                let values = rows.values.map(|p| p.wrapping_add(column).cast());
-                zip_rows(s, &values[..rows.count], d, state.values);
-                (tile.values, tile.value_stride) = (state.values.cast_const(), padded(d));
-            } else if !direct_values {
-                for (i, &row) in rows.values[..rows.count].iter().enumerate() {
-                    copy_row(s, row.add(column), d, 1.0, state.values.add(i * padded(d)));
+                self.load_values(s, state, head, rows);
+                let mut v = 0;
+                while v < vectors {
+                    let n = SPAN.min(vectors - v);
+                    self.span(s, state.after(head * vectors, d), v..v + n, rows.first, &ahead);
+                    v += n;
                 }
-                (tile.values, tile.value_stride) = (state.values.cast_const(), padded(d));
             }
         }
-        tile
     }
 
-    /// One tile for `n` ≤ SPAN vectors from vector `v` of a head on.
+    /// Brings the values of one head and tile together: as f32 or in pairs, padded to whole vectors.
     #[inline(always)]
-    unsafe fn span<S: Simd>(&self, s: S, state: State, v: usize, n: usize, tile: &Tile<E>) {
+    pub(super) unsafe fn load_values<S: Simd>(&self, s: S, state: State, head: usize, rows: &TileRows<E>) {
+        let d = self.input.head_dim;
+        let values = rows.values.map(|p| p.wrapping_add(head * d));
+        // SAFETY: the rows hold d elements of each head, and the state holds a tile.
+        unsafe {
+            if Self::pairs::<S>() {
+                zip_rows(s, &values.map(<*const E>::cast)[..rows.count], d, state.values);
+            } else {
+                for (i, &row) in values[..rows.count].iter().enumerate() {
+                    copy_row(s, row, d, 1.0, state.values.add(i * padded(d)));
+                }
+            }
+        }
+    }
+
+    /// Keys in a tile, counted from its first, that each of some vectors of a head from vector `v` on sees.
+    #[inline(always)]
+    pub(super) fn limits(&self, first: usize, v: usize, limits: &mut [usize]) {
+        for (i, limit) in limits.iter_mut().enumerate() {
+            let position = self.input.positions[(v + i) / self.group] as usize;
+            *limit = (position + 1).saturating_sub(first).min(KEY_TILE);
+        }
+    }
+
+    /// The tile from key `first` on for up to SPAN vectors `span` of a head.
+    #[inline(always)]
+    unsafe fn span<S: Simd>(&self, s: S, state: State, span: Range<usize>, first: usize, ahead: &Ahead<E>) {
         let d = self.input.head_dim;
         let mut limits = [0; SPAN];
-        for (i, limit) in limits[..n].iter_mut().enumerate() {
-            let position = self.input.positions[(v + i) / self.group] as usize;
-            *limit = (position + 1).saturating_sub(tile.first).min(KEY_TILE);
-        }
-        let limits = &limits[..n];
+        let limits = &mut limits[..span.len()];
+        self.limits(first, span.start, limits);
+        let limits = &*limits;
         if most(limits) == 0 {
             return;
         }
         let vectors = self.input.positions.len() * self.group;
-        let state = state.after(v, d);
+        let state = state.after(span.start, d);
         // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile.
         unsafe {
-            if tile.direct {
-                let most = most(limits);
-                let count = most.min(tile.count);
-                if E::IS_BF16 {
-                    let pairs = tile.keys.map(<*const E>::cast::<f32>);
-                    direct_scores::<S, f32, E, true>(s, &pairs[..count], &tile.ahead, d / 2, n, state);
+            ahead.fetch(s, span.start / SPAN, vectors.div_ceil(SPAN));
+            let (a, b, c) = (state.q, state.keys.cast_const(), state.scores);
+            let scores = Product { a, a_row: state.q_row, a_k: 1, b, b_k: KEY_TILE, c, c_row: KEY_TILE };
+            for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
+                let width = most(limits).div_ceil(S::LANES);
+                let scores = scores.after(block * BLOCK_ROWS);
+                if Self::pairs::<S>() {
+                    scores.pair_rows(s, limits.len(), width, (0, state.q_row), Start::Zero);
                 } else {
-                    direct_scores::<S, E, E, false>(s, &tile.keys[..count], &tile.ahead, d, n, state);
-                }
-            } else {
-                tile.ahead.fetch(s, v / SPAN, vectors.div_ceil(SPAN));
-                let (a, b, c) = (state.q, state.keys.cast_const(), state.scores);
-                let scores = Product { a, a_row: state.q_row, a_k: 1, b, b_k: KEY_TILE, c, c_row: KEY_TILE };
-                for (block, limits) in limits.chunks(BLOCK_ROWS).enumerate() {
-                    let width = most(limits).div_ceil(S::LANES);
-                    let scores = scores.after(block * BLOCK_ROWS);
-                    if Self::pairs::<S>() {
-                        scores.pair_rows(s, limits.len(), width, (0, state.q_row), Start::Zero);
-                    } else {
-                        scores.rows(s, limits.len(), width, (0, d), Start::Zero);
-                    }
+                    scores.rows(s, limits.len(), width, (0, d), Start::Zero);
                 }
             }
             let mut factors = [1.0; SPAN];
-            if Self::pairs::<S>() {
-                state.softmax::<S, true>(s, limits, &mut factors);
-            } else {
-                state.softmax::<S, false>(s, limits, &mut factors);
-            }
-            let (a, b, c) = (state.scores.cast_const(), tile.values, state.o);
-            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: tile.value_stride, c, c_row: padded(d) };
+            self.softmax(s, state, limits, &mut factors);
+            let (a, b, c) = (state.scores.cast_const(), state.values.cast_const(), state.o);
+            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: padded(d), c, c_row: padded(d) };
             let width = padded(d) / S::LANES;
             let mut next = 0;
             while next < limits.len() {
@@ -253,22 +217,39 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let equal = limits[first..first + rows].iter().all(|&l| l == limits[first]);
                 next += if equal { rows } else { rows.min(BLOCK_ROWS) };
                 let limits = &limits[first..next];
-                let sums = sums.after(first);
-                let least = limits.iter().copied().fold(KEY_TILE, usize::min);
-                let start = Start::Scaled(factors[first..].as_ptr());
-                if Self::pairs::<S>() {
-                    sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
-                    for (i, &limit) in limits.iter().enumerate() {
-                        sum_last_pairs(s, state.last, sums.after(i), width, (least / 2, limit));
-                    }
-                    continue;
-                }
-                sums.rows(s, limits.len(), width, (0, least), start);
+                self.sum_values(s, state, sums.after(first), limits, Start::Scaled(factors[first..].as_ptr()));
+            }
+        }
+    }
+
+    /// [`State::softmax`] as the products over values want it.
+    #[inline(always)]
+    pub(super) unsafe fn softmax<S: Simd>(&self, s: S, state: State, limits: &[usize], factors: &mut [f32; SPAN]) {
+        // SAFETY: the caller's.
+        unsafe {
+            if Self::pairs::<S>() {
+                state.softmax::<S, true>(s, limits, factors);
+            } else {
+                state.softmax::<S, false>(s, limits, factors);
+            }
+        }
+    }
+
+    /// The product `sums` of a block of rows over the values that were brought together, each row up to its limit.
+    #[inline(always)]
+    pub(super) unsafe fn sum_values<S: Simd>(&self, s: S, state: State, sums: Product, limits: &[usize], start: Start) {
+        let width = padded(self.input.head_dim) / S::LANES;
+        let least = least(limits);
+        // SAFETY: the caller's; products end at the limits, which are within the tile.
+        unsafe {
+            if Self::pairs::<S>() {
+                sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
                 for (i, &limit) in limits.iter().enumerate() {
-                    if limit > least {
-                        sums.after(i).rows(s, 1, width, (least, limit), Start::Keep);
-                    }
+                    sum_last_pairs(s, state.last, sums.after(i), width, (least / 2, limit));
                 }
+            } else {
+                sums.rows(s, limits.len(), width, (0, least), start);
+                sums.last_rows(s, width, least, limits);
             }
         }
     }
@@ -293,8 +274,14 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     }
 }
 
+/// The smallest limit.
+#[inline(always)]
+pub fn least(limits: &[usize]) -> usize {
+    limits.iter().copied().fold(KEY_TILE, usize::min)
+}
+
 /// The largest limit.
 #[inline(always)]
-fn most(limits: &[usize]) -> usize {
+pub fn most(limits: &[usize]) -> usize {
     limits.iter().copied().fold(0, usize::max)
 }

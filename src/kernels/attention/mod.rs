@@ -8,11 +8,13 @@
 //! Keys and values in f16 and bf16 are widened to f32. Where [`Isa::uses_bf16_dots`](super::isa::Isa::uses_bf16_dots), the products over those in
 //! bf16 are dot products of pairs with f32 sums instead: queries and probabilities are rounded to bf16, and the softmax stays in f32.
 
+mod ahead;
 mod backward;
 mod backward_rows;
 mod backward_scratch;
 mod call;
 mod direct;
+mod direct_scores;
 mod forward;
 mod online_softmax;
 mod pairs;
@@ -30,6 +32,19 @@ pub const fn query_rows(group: usize) -> usize {
         2..=4 => 64,
         _ => 32,
     }
+}
+
+/// Adjacent key-value heads of a unit of work of `rows` query rows of a sequence, so that its `kv_heads` make at least `units` units if they can.
+///
+/// With many rows it is one, so that its scratch stays in the cache; with so few that reading keys and values takes the time as many as
+/// possible, since their parts of a row lie together. Either way the scratch of [`query_rows`] rows of one head is enough.
+pub fn unit_heads(rows: usize, group: usize, kv_heads: usize, units: usize) -> usize {
+    let vectors = (rows * group).max(1);
+    if vectors > tile::BLOCK_ROWS {
+        return 1;
+    }
+    let most = (kv_heads / units.max(1)).clamp(1, tile::SPAN / vectors);
+    (1..=most).rev().find(|heads| kv_heads.is_multiple_of(*heads)).expect("1 divides everything")
 }
 
 #[cfg(test)]

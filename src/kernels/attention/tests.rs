@@ -239,7 +239,9 @@ fn later_rows_of_the_call_do_not_matter() {
 #[test]
 fn heads_together_give_the_bits_of_each_alone() {
     for isa in Isa::available() {
-        for (d, group, kv_heads, rows) in [(64, 1, 3, 1), (20, 3, 2, 1), (32, 2, 3, 40)] {
+        for (d, group, kv_heads, rows) in
+            [(64, 1, 3, 1), (64, 1, 4, 4), (32, 2, 4, 2), (20, 3, 2, 1), (20, 1, 3, 3), (32, 2, 3, 40)]
+        {
             let (t, width) = (150, kv_heads * d);
             let (q, k, v) = (values(rows * group * width, 1), values(t * width, 2), values(t * width, 3));
             let positions: Vec<u32> = (t - rows..t).map(|p| p as u32).collect();
@@ -277,5 +279,15 @@ fn heads_together_give_the_bits_of_each_alone() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn units_of_few_rows_have_as_many_heads_as_leave_enough_units() {
+    let heads = |rows, group, kv_heads, units| unit_heads(rows, group, kv_heads, units);
+    assert_eq!([heads(1, 1, 12, 2), heads(1, 1, 12, 5), heads(1, 1, 12, 64), heads(1, 1, 25, 2)], [6, 2, 1, 5]);
+    assert_eq!([heads(4, 1, 12, 1), heads(1, 3, 3, 2), heads(1, 4, 8, 1), heads(5, 1, 12, 2)], [4, 1, 4, 1]);
+    for (rows, group) in [(1, 1), (2, 2), (1, 7), (100, 1), (0, 1)] {
+        assert!(rows * group * unit_heads(rows, group, 64, 1) <= query_rows(group) * group, "{rows} rows of {group}");
     }
 }

@@ -65,6 +65,7 @@ impl Product {
         column: usize,
         ks: (usize, usize),
         start: Start,
+        each_k: &mut impl FnMut(),
     ) {
         let mut acc = [[s.splat(0.0); W]; R];
         // SAFETY: the caller of `rows` vouches for every element of the block.
@@ -87,6 +88,7 @@ impl Product {
             let mut a = self.a.add(ks.0 * self.a_k);
             let mut b = self.b.add(ks.0 * self.b_k + column);
             for _ in ks.0..ks.1 {
+                each_k();
                 let mut row = [s.splat(0.0); W];
                 for w in 0..W {
                     row[w] = s.load(b.add(w * S::LANES));
@@ -115,6 +117,7 @@ impl Product {
         vectors: usize,
         ks: (usize, usize),
         start: Start,
+        each_k: &mut impl FnMut(),
     ) {
         let mut v = 0;
         // SAFETY: as `block`.
@@ -123,10 +126,10 @@ impl Product {
                 let column = v * S::LANES;
                 let width = (vectors - v).min(S::TILE_VECTORS);
                 match width {
-                    4 if S::TILE_VECTORS >= 4 => self.block::<S, PAIRS, R, 4>(s, column, ks, start),
-                    3 if S::TILE_VECTORS >= 3 => self.block::<S, PAIRS, R, 3>(s, column, ks, start),
-                    2 if S::TILE_VECTORS >= 2 => self.block::<S, PAIRS, R, 2>(s, column, ks, start),
-                    _ => self.block::<S, PAIRS, R, 1>(s, column, ks, start),
+                    4 if S::TILE_VECTORS >= 4 => self.block::<S, PAIRS, R, 4>(s, column, ks, start, each_k),
+                    3 if S::TILE_VECTORS >= 3 => self.block::<S, PAIRS, R, 3>(s, column, ks, start, each_k),
+                    2 if S::TILE_VECTORS >= 2 => self.block::<S, PAIRS, R, 2>(s, column, ks, start, each_k),
+                    _ => self.block::<S, PAIRS, R, 1>(s, column, ks, start, each_k),
                 }
                 v += width;
             }
@@ -139,7 +142,38 @@ impl Product {
     /// The elements of A, B and C (and factors) so addressed are inside live allocations, C apart from A and B.
     #[inline(always)]
     pub unsafe fn rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
-        s.call(Rows::<false> { product: self, rows, vectors, ks, start });
+        s.call(Rows::<false, _> { product: self, rows, vectors, ks, start, each_k: || {} });
+    }
+
+    /// As [`Product::rows`], with something to be done beside each k of a block.
+    ///
+    /// # Safety
+    /// As [`Product::rows`].
+    #[inline(always)]
+    pub unsafe fn rows_beside<S: Simd>(
+        self,
+        s: S,
+        rows: usize,
+        vectors: usize,
+        ks: (usize, usize),
+        start: Start,
+        each_k: impl FnMut(),
+    ) {
+        s.call(Rows::<false, _> { product: self, rows, vectors, ks, start, each_k });
+    }
+
+    /// Adds to row i what is left of its sum over k, from `from` to `limits[i]`.
+    ///
+    /// # Safety
+    /// As [`Product::rows`].
+    #[inline(always)]
+    pub unsafe fn last_rows<S: Simd>(self, s: S, vectors: usize, from: usize, limits: &[usize]) {
+        for (i, &limit) in limits.iter().enumerate() {
+            if limit > from {
+                // SAFETY: the caller's.
+                unsafe { self.after(i).rows(s, 1, vectors, (from, limit), Start::Keep) };
+            }
+        }
     }
 
     /// As [`Product::rows`] where A and B hold pairs of bf16 values and k counts pairs.
@@ -148,7 +182,7 @@ impl Product {
     /// As [`Product::rows`].
     #[inline(always)]
     pub unsafe fn pair_rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
-        s.call(Rows::<true> { product: self, rows, vectors, ks, start });
+        s.call(Rows::<true, _> { product: self, rows, vectors, ks, start, each_k: || {} });
     }
 
     /// The same product without its first `rows` rows.
@@ -164,31 +198,33 @@ pub fn multiply_add<S: Simd, const PAIRS: bool>(s: S, a: S::V, b: S::V, c: S::V)
     if PAIRS { s.dot_pairs(a, b, c) } else { s.fma(a, b, c) }
 }
 
-struct Rows<const PAIRS: bool> {
+struct Rows<const PAIRS: bool, F> {
     product: Product,
     rows: usize,
     vectors: usize,
     ks: (usize, usize),
     start: Start,
+    each_k: F,
 }
 
-impl<const PAIRS: bool> Kernel for Rows<PAIRS> {
+impl<const PAIRS: bool, F: FnMut()> Kernel for Rows<PAIRS, F> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
+        let each_k = &mut self.each_k;
         // SAFETY: the contract of `Product::rows`, the only maker of this kernel.
         unsafe {
             match self.rows {
                 0 => {}
-                1 => self.product.columns::<S, PAIRS, 1>(s, self.vectors, self.ks, self.start),
-                2 => self.product.columns::<S, PAIRS, 2>(s, self.vectors, self.ks, self.start),
-                3 => self.product.columns::<S, PAIRS, 3>(s, self.vectors, self.ks, self.start),
-                4 => self.product.columns::<S, PAIRS, 4>(s, self.vectors, self.ks, self.start),
+                1 => self.product.columns::<S, PAIRS, 1>(s, self.vectors, self.ks, self.start, each_k),
+                2 => self.product.columns::<S, PAIRS, 2>(s, self.vectors, self.ks, self.start, each_k),
+                3 => self.product.columns::<S, PAIRS, 3>(s, self.vectors, self.ks, self.start, each_k),
+                4 => self.product.columns::<S, PAIRS, 4>(s, self.vectors, self.ks, self.start, each_k),
                 NARROW_ROWS if S::TILE_VECTORS > NARROW && self.vectors == 1 => {
-                    self.product.block::<S, PAIRS, NARROW_ROWS, 1>(s, 0, self.ks, self.start);
+                    self.product.block::<S, PAIRS, NARROW_ROWS, 1>(s, 0, self.ks, self.start, each_k);
                 }
                 NARROW_ROWS if S::TILE_VECTORS > NARROW && self.vectors == NARROW => {
-                    self.product.block::<S, PAIRS, NARROW_ROWS, NARROW>(s, 0, self.ks, self.start);
+                    self.product.block::<S, PAIRS, NARROW_ROWS, NARROW>(s, 0, self.ks, self.start, each_k);
                 }
                 // No values in the text: references to them would keep the operands in memory.
                 _ => unreachable!("a block has the rows that `block_rows` gives it"),
@@ -245,33 +281,6 @@ pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width:
             column += count;
         }
         first += S::LANES;
-    }
-}
-
-/// Rows that are wanted in the cache soon, of keys and of values.
-#[derive(Clone, Copy)]
-pub struct Ahead<'a, E> {
-    pub rows: [&'a [*const E]; 2],
-    /// First element that is wanted of each.
-    pub column: usize,
-    /// How many are.
-    pub width: usize,
-}
-
-impl<E> Ahead<'_, E> {
-    /// Nothing.
-    pub const NONE: Self = Ahead { rows: [&[], &[]], column: 0, width: 0 };
-
-    /// Asks for part `part` of `parts`: whole rows in ascending order.
-    #[inline(always)]
-    pub fn fetch<S: Simd>(&self, s: S, part: usize, parts: usize) {
-        for rows in self.rows {
-            for &row in &rows[rows.len() * part / parts..rows.len() * (part + 1) / parts] {
-                for at in (self.column..self.column + self.width).step_by(64 / size_of::<E>()) {
-                    s.prefetch(row.wrapping_add(at));
-                }
-            }
-        }
     }
 }
 

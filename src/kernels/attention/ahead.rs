@@ -1,0 +1,63 @@
+//! What is read soon of keys and values, asked for on the way.
+
+use crate::kernels::vector::Simd;
+use std::slice::Iter;
+
+/// Rows that are wanted in the cache soon, of keys and of values.
+#[derive(Clone, Copy)]
+pub struct Ahead<'a, E> {
+    pub rows: [&'a [*const E]; 2],
+    /// First element that is wanted of each.
+    pub column: usize,
+    /// How many are.
+    pub width: usize,
+}
+
+impl<E> Ahead<'_, E> {
+    /// Asks for part `part` of `parts`: whole rows in ascending order.
+    #[inline(always)]
+    pub fn fetch<S: Simd>(&self, s: S, part: usize, parts: usize) {
+        for rows in self.rows {
+            for &row in &rows[rows.len() * part / parts..rows.len() * (part + 1) / parts] {
+                for at in (self.column..self.column + self.width).step_by(64 / size_of::<E>()) {
+                    s.prefetch(row.wrapping_add(at));
+                }
+            }
+        }
+    }
+}
+
+/// Rows in the order in which they are read, asked for a few cache lines at a time: a core has about a dozen requests under way, and more at
+/// once would hold up what it reads itself.
+pub struct Stream<'a, E> {
+    rows: [Iter<'a, *const E>; 3],
+    /// Elements of a row.
+    width: usize,
+    /// What is left of the row that was begun.
+    at: *const E,
+    left: usize,
+}
+
+impl<'a, E> Stream<'a, E> {
+    /// `width` elements of each row of the three lists.
+    #[inline(always)]
+    pub fn new(rows: [&'a [*const E]; 3], width: usize) -> Self {
+        Stream { rows: rows.map(<[_]>::iter), width, at: std::ptr::null(), left: 0 }
+    }
+
+    /// Asks for as much as a quarter of a transposed block holds, or for the rest of a row.
+    #[inline(always)]
+    pub fn fetch<S: Simd>(&mut self, s: S) {
+        if self.left == 0 {
+            let [first, second, third] = &mut self.rows;
+            let Some(&row) = first.next().or_else(|| second.next()).or_else(|| third.next()) else { return };
+            (self.at, self.left) = (row, self.width);
+        }
+        let count = self.left.min((S::LANES * S::LANES).max(64) / size_of::<E>());
+        for at in (0..count).step_by(64 / size_of::<E>()) {
+            s.prefetch(self.at.wrapping_add(at));
+        }
+        self.at = self.at.wrapping_add(count);
+        self.left -= count;
+    }
+}
