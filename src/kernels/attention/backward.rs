@@ -8,7 +8,8 @@
 use super::ahead::Ahead;
 use super::backward_rows::store_row;
 use super::backward_scratch::{Parts, SPAN_BLOCKS, TILE};
-use super::tile::{Product, Start, block_rows, padded, row_pointers};
+use super::load::row_pointers;
+use super::tile::{Product, Start, block_rows, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::math::exp2_falling;
 use crate::kernels::vector::{Kernel, Simd, dispatch};

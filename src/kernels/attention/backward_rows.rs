@@ -3,7 +3,8 @@
 
 use super::backward::Backward;
 use super::backward_scratch::{Parts, TILE};
-use super::tile::{copy_row, padded, row_pointers, transpose_tile};
+use super::load::{copy_row, row_pointers, transpose_tile};
+use super::tile::padded;
 use crate::kernels::reduce::row_sums;
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::map::LaneFn;

@@ -3,11 +3,10 @@
 
 use super::ahead::Ahead;
 use super::call::AttentionInput;
+use super::load::{copy_row, row_pointers, transpose_tile};
 use super::online_softmax::{State, scale_row};
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
-use super::tile::{
-    BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, copy_row, padded, row_pointers, transpose_tile,
-};
+use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, padded};
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd};
 use crate::kernels::view::ViewMut;

@@ -16,6 +16,7 @@ mod call;
 mod direct;
 mod direct_scores;
 mod forward;
+mod load;
 mod online_softmax;
 mod pairs;
 mod tile;

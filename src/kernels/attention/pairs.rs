@@ -2,7 +2,8 @@
 //! pairs of keys.
 #![allow(unsafe_code)]
 
-use super::tile::{KEY_TILE, Product, Start, padded, transpose_tile};
+use super::load::transpose_tile;
+use super::tile::{KEY_TILE, Product, Start, padded};
 use crate::kernels::vector::Simd;
 
 /// Writes the transpose of bf16 rows (`width` elements each) to `dst`: row i has [`KEY_TILE`] words, one per source row, with the

@@ -1,10 +1,8 @@
-//! Small dense products and tile loads that attention is made of.
+//! Small dense products that attention is made of.
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "accumulators and operands run in step")]
 
-use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd};
-use crate::kernels::view::View;
 
 /// Keys of a tile; tiles start at absolute multiples of it.
 pub const KEY_TILE: usize = 64;
@@ -229,79 +227,6 @@ impl<const PAIRS: bool, F: FnMut()> Kernel for Rows<PAIRS, F> {
                 // No values in the text: references to them would keep the operands in memory.
                 _ => unreachable!("a block has the rows that `block_rows` gives it"),
             }
-        }
-    }
-}
-
-/// Pointers to the first element of up to [`KEY_TILE`] rows from row `first` on.
-#[inline(always)]
-pub fn row_pointers<E>(rows: &View<E>, first: usize, count: usize) -> [*const E; KEY_TILE] {
-    let mut pointers = [std::ptr::null(); KEY_TILE];
-    if rows.is_contiguous() && count > 0 {
-        let (start, stride) = (rows.row_ptr(first), rows.stride());
-        assert!(first + count <= rows.rows());
-        for (i, pointer) in pointers.iter_mut().enumerate() {
-            *pointer = start.wrapping_add(i.min(count - 1) * stride);
-        }
-    } else {
-        for (i, pointer) in pointers[..count].iter_mut().enumerate() {
-            *pointer = rows.row_ptr(first + i);
-        }
-    }
-    pointers
-}
-
-/// Writes the transpose of `rows` (`width` elements each) to `dst`: row d has [`KEY_TILE`] floats, one per source row. Sources
-/// beyond `rows.len()` read as zero up to the next multiple of the vector and are not written after it.
-///
-/// # Safety
-/// `width` elements are readable at each pointer; `dst` holds `width · KEY_TILE` floats.
-#[inline(always)]
-pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width: usize, dst: *mut f32) {
-    let mut first = 0;
-    while first < rows.len() {
-        let group = &rows[first..rows.len().min(first + S::LANES)];
-        let mut column = 0;
-        while column < width {
-            let count = S::LANES.min(width - column);
-            // SAFETY: the caller's contract; first + LANES ≤ KEY_TILE as LANES divides it.
-            unsafe {
-                let block = s.load_transposed(group, column, count);
-                let to = dst.add(column * KEY_TILE + first);
-                if count == S::LANES {
-                    for j in 0..S::LANES {
-                        s.store(to.add(j * KEY_TILE), block.as_ref()[j]);
-                    }
-                } else {
-                    for j in 0..count {
-                        s.store(to.add(j * KEY_TILE), block.as_ref()[j]);
-                    }
-                }
-            }
-            column += count;
-        }
-        first += S::LANES;
-    }
-}
-
-/// Copies one row of `width` elements to f32 times `factor`, and zeroes the padding up to [`padded`]`(width)`.
-///
-/// # Safety
-/// `width` elements are readable at `src`; `padded(width)` floats writable at `dst`.
-#[inline(always)]
-pub unsafe fn copy_row<S: Simd, E: Stored>(s: S, src: *const E, width: usize, factor: f32, dst: *mut f32) {
-    let factor = s.splat(factor);
-    let mut i = 0;
-    // SAFETY: the caller's contract; LANES divides the padding.
-    unsafe {
-        while i < padded(width) {
-            let v = match width.saturating_sub(i) {
-                0 => s.splat(0.0),
-                n if n >= S::LANES => E::load(s, src.add(i)),
-                n => E::load_partial(s, src.add(i), n),
-            };
-            s.store(dst.add(i), s.mul(v, factor));
-            i += S::LANES;
         }
     }
 }
