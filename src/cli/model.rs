@@ -149,26 +149,18 @@ impl Model {
         let weights_type = WeightsType::from_name(&args.weights_type)?;
         let kv_type = parse_kv_type(args.kv_type.as_deref())?;
         let sets = parse_sets(&args.set)?;
-        let Some(path) = args.model.clone() else {
+        let Some(path) = args.model.clone().filter(|path| is_plan(path)) else {
             if args.weights.is_some() {
                 return Err(Error::Usage("--weights goes with a plan file as --model".into()));
             }
-            let checkpoint = Box::new(embedded::checkpoint(&sets)?);
-            let graph = Box::new(keep_as(&graph_of(checkpoint.config(), &sets)?, kv_type)?);
-            return Ok(Model {
-                path: checkpoint.path().to_path_buf(),
-                source: Source::Checkpoint { graph, checkpoint },
-                weights_type,
+            let checkpoint = Box::new(match &args.model {
+                Some(path) => Checkpoint::open(path, &sets)?,
+                None => embedded::checkpoint(&sets)?,
             });
-        };
-        if !is_plan(&path) {
-            if args.weights.is_some() {
-                return Err(Error::Usage("--weights goes with a plan file as --model".into()));
-            }
-            let checkpoint = Box::new(Checkpoint::open(&path, &sets)?);
             let graph = Box::new(keep_as(&graph_of(checkpoint.config(), &sets)?, kv_type)?);
+            let path = checkpoint.path().to_path_buf();
             return Ok(Model { source: Source::Checkpoint { graph, checkpoint }, path, weights_type });
-        }
+        };
         if !sets.is_empty() {
             return Err(Error::Usage("--set cannot change a compiled plan; compile it again".into()));
         }
