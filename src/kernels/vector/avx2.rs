@@ -148,17 +148,6 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn abs(self, a: __m256) -> __m256 {
-        cpu!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
-    }
-    #[inline(always)]
-    fn copysign(self, a: __m256, sign: __m256) -> __m256 {
-        cpu!({
-            let bit = _mm256_set1_ps(-0.0);
-            _mm256_or_ps(_mm256_andnot_ps(bit, a), _mm256_and_ps(bit, sign))
-        })
-    }
-    #[inline(always)]
     fn select_lt(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         cpu!(_mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
     }

@@ -136,17 +136,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         cpu!(_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(least)), a, n))
     }
     #[inline(always)]
-    fn abs(self, a: __m512) -> __m512 {
-        cpu!(_mm512_abs_ps(a))
-    }
-    #[inline(always)]
-    fn copysign(self, a: __m512, sign: __m512) -> __m512 {
-        cpu!({
-            let bit = _mm512_set1_ps(-0.0);
-            _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign))
-        })
-    }
-    #[inline(always)]
     fn select_lt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         cpu!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes))
     }

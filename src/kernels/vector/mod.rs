@@ -75,10 +75,6 @@ pub trait Simd: Copy {
     /// a · 2^n for integer-valued n in −126..=127 with a normal result, and zero in the lanes where x < `least`, whatever a and n are there:
     /// nothing underflows, which takes some CPUs longer than all the rest of an exponential.
     fn scale2_from(self, a: Self::V, n: Self::V, x: Self::V, least: f32) -> Self::V;
-    /// |a|
-    fn abs(self, a: Self::V) -> Self::V;
-    /// Magnitude of `a`, sign of `sign`.
-    fn copysign(self, a: Self::V, sign: Self::V) -> Self::V;
     /// Per lane: `yes` where a < b, else `no` (also for NaN).
     fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// The first `n` lanes of `a`, `fill` in the others.

@@ -111,14 +111,6 @@ impl Simd for Portable {
         lanes!(i => if x[i] < least { 0.0 } else { a[i] * f32::from_bits(((n[i] as i32 + 127) << 23) as u32) })
     }
     #[inline(always)]
-    fn abs(self, a: Self::V) -> Self::V {
-        lanes!(i => a[i].abs())
-    }
-    #[inline(always)]
-    fn copysign(self, a: Self::V, sign: Self::V) -> Self::V {
-        lanes!(i => a[i].copysign(sign[i]))
-    }
-    #[inline(always)]
     fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
         lanes!(i => if a[i] < b[i] { yes[i] } else { no[i] })
     }
