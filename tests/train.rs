@@ -37,15 +37,19 @@ fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
         let refused = other.resume(&path, Saved::open(&path).expect("a checkpoint")).expect_err("other options");
         assert!(refused.to_string().contains("other options"), "{refused}");
     }
-    let mut bytes = std::fs::read(&path).expect("it was saved");
+    let bytes = std::fs::read(&path).expect("it was saved");
     let last = bytes.len() - 5;
-    bytes[last] ^= 1;
-    std::fs::write(&path, &bytes).expect("written");
+    let step = bytes.windows(8).position(|w| w == b"step\\\":6").expect("the state is text") + 7;
     let settings = settings(2);
     let plan = compiled(&settings);
-    let mut run = Run::new(&plan, 1, settings, tokens(), None).expect("a run");
-    let refused = run.resume(&path, Saved::open(&path).expect("its header is whole")).expect_err("a flipped bit");
-    assert!(refused.to_string().contains("checksum"), "{refused}");
+    for (at, what) in [(last, "a value"), (step, "the step")] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, &damaged).expect("written");
+        let mut run = Run::new(&plan, 1, settings.clone(), tokens(), None).expect("a run");
+        let refused = run.resume(&path, Saved::open(&path).expect("its header is whole")).expect_err(what);
+        assert!(refused.to_string().contains("checksum"), "{what}: {refused}");
+    }
     for length in [0, 5, 100, last] {
         std::fs::write(&path, &bytes[..length]).expect("written");
         let refused = Saved::open(&path).err().expect("a part of a checkpoint").to_string();

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// Key of the state in the file's metadata.
 const KEY: &str = "staticgrad.training";
 /// Version of [`State`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// No header of ours is longer.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -50,7 +50,7 @@ pub struct State {
     /// XXH3 of the frozen parameters, as 16 hexadecimal digits, when there are some: they are not in the file.
     #[serde(default)]
     pub frozen: Option<String>,
-    /// XXH3 of the values, in the order of the file, as 16 hexadecimal digits.
+    /// XXH3 of this structure's text without it and of the values, in the order of the file, as 16 hexadecimal digits.
     pub checksum: String,
 }
 
@@ -103,7 +103,10 @@ fn file_type(dtype: DType) -> Dtype {
 pub fn save(path: &Path, trainer: &Trainer, state: &State) -> Result<()> {
     let mut end = 0;
     let mut infos = Vec::new();
+    let described = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be described: {e}"));
+    let text = serde_json::to_string(&State { checksum: String::new(), ..state.clone() }).map_err(|e| described(&e))?;
     let mut hash = Xxh3::new();
+    hash.update(text.as_bytes());
     let names = arrays(trainer);
     let stored = |name: &String| trainer.stored(name).expect("its names are those of arrays");
     for name in &names {
@@ -117,10 +120,8 @@ pub fn save(path: &Path, trainer: &Trainer, state: &State) -> Result<()> {
         end += bytes.len();
         hash.update(bytes);
     }
-    let described = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be described: {e}"));
-    let state = State { checksum: format!("{:016x}", hash.digest()), ..state.clone() };
-    let json = serde_json::to_string(&state).map_err(|e| described(&e))?;
-    let metadata = Metadata::new(Some(HashMap::from([(KEY.to_string(), json)])), infos).map_err(|e| described(&e))?;
+    let text = replace_checksum(&text, "", &format!("{:016x}", hash.digest()));
+    let metadata = Metadata::new(Some(HashMap::from([(KEY.to_string(), text)])), infos).map_err(|e| described(&e))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|e| described(&e))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut file = AtomicFile::create(path)?;
@@ -130,9 +131,17 @@ pub fn save(path: &Path, trainer: &Trainer, state: &State) -> Result<()> {
     file.commit()
 }
 
+/// The text of a state with another checksum. Quotes inside of its strings are escaped, so no other place looks like it.
+fn replace_checksum(text: &str, old: &str, new: &str) -> String {
+    let field = |sum: &str| format!("\"checksum\":\"{sum}\"");
+    text.replacen(&field(old), &field(new), 1)
+}
+
 /// An opened checkpoint: its state, and where to read the values.
 pub struct Saved {
     state: State,
+    /// Of the state's text without its checksum.
+    hash: Xxh3,
     metadata: Metadata,
     file: File,
 }
@@ -167,7 +176,9 @@ impl Saved {
         if state.version != VERSION {
             return Err(refuse(&format!("version {}, expected {VERSION}", state.version)));
         }
-        Ok(Saved { state, metadata, file })
+        let mut hash = Xxh3::new();
+        hash.update(replace_checksum(text, &state.checksum, "").as_bytes());
+        Ok(Saved { state, hash, metadata, file })
     }
 
     /// The state.
@@ -186,7 +197,6 @@ impl Saved {
     /// Arrays that are missing or of another length; a checksum that differs.
     pub fn load(mut self, path: &Path, trainer: &mut Trainer) -> Result<State> {
         let failed = |e| Error::io(path, "read", e);
-        let mut hash = Xxh3::new();
         let mut end = 0;
         for name in arrays(trainer) {
             let (dtype, bytes) = trainer.stored_mut(&name).expect("its names are those of arrays");
@@ -197,10 +207,13 @@ impl Saved {
             }
             end = expected.1;
             self.file.read_exact(bytes).map_err(failed)?;
-            hash.update(bytes);
+            self.hash.update(bytes);
         }
-        if format!("{:016x}", hash.digest()) != self.state.checksum {
-            return Err(Error::file(path, "is damaged: the checksum of its values differs"));
+        if format!("{:016x}", self.hash.digest()) != self.state.checksum {
+            return Err(Error::file(
+                path,
+                "is damaged: its checksum differs; restore a copy of it, or start a new run",
+            ));
         }
         Ok(self.state)
     }
