@@ -4,7 +4,6 @@ use crate::kernels::vector::Simd;
 use std::slice::Iter;
 
 /// Rows that are wanted in the cache soon, of keys and of values.
-#[derive(Clone, Copy)]
 pub struct Ahead<'a, E> {
     pub rows: [&'a [*const E]; 2],
     /// First element that is wanted of each.

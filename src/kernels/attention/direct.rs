@@ -19,7 +19,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Whether scores are computed from key rows as they are, transposed in registers only.
     #[inline(always)]
     pub(super) fn is_direct(&self) -> bool {
-        let vectors = self.input.positions.len() * self.group;
+        let vectors = self.vectors();
         let whole_words = !E::IS_BF16 || self.input.head_dim.is_multiple_of(2);
         vectors <= BLOCK_ROWS && vectors * self.kv_heads <= SPAN && whole_words
     }
@@ -30,7 +30,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     /// The call is direct; the rows are the call's, and the state is of its vectors.
     #[inline(always)]
     pub(super) unsafe fn direct_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>, next: &TileRows<E>) {
-        let vectors = self.input.positions.len() * self.group;
+        let vectors = self.vectors();
         let mut limits = [0; SPAN];
         for head in 0..self.kv_heads {
             self.limits(rows.first, 0, &mut limits[head * vectors..][..vectors]);
@@ -59,7 +59,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     #[inline(always)]
     unsafe fn direct_keys<S: Simd>(&self, s: S, state: State, keys: &[*const E], stream: &mut Stream<E>) {
         let d = self.input.head_dim;
-        let vectors = self.input.positions.len() * self.group;
+        let vectors = self.vectors();
         for (part, rows) in keys.chunks(S::LANES).enumerate() {
             for head in 0..self.kv_heads {
                 let mut at = [std::ptr::null(); PAD];
@@ -108,7 +108,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 }
                 return;
             }
-            let in_place = |head: usize| {
+            let product = |head: usize| {
                 let values = rows.values[0].wrapping_add(head * d);
                 sums(head, values.cast(), self.input.values.stride())
             };
@@ -118,12 +118,12 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let end = least.min(first + STEP);
                 for head in 0..self.kv_heads {
                     let start = if first == 0 { scaled(head) } else { Start::Keep };
-                    in_place(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s));
+                    product(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s));
                 }
                 first += STEP;
             }
             for head in 0..self.kv_heads {
-                in_place(head).last_rows(s, width, least, limits);
+                product(head).last_rows(s, width, least, limits);
             }
         }
     }

@@ -35,7 +35,7 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let state = self.cut::<S>();
+        let (state, direct) = (self.cut::<S>(), self.is_direct());
         // SAFETY: `attention_forward_heads` checked every shape; `cut` keeps the parts inside the scratch.
         unsafe {
             self.load_queries(s, state);
@@ -43,7 +43,7 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
             let mut rows = self.tile_rows(0);
             while first < self.keys_needed {
                 let next = self.tile_rows(first + KEY_TILE);
-                if self.is_direct() {
+                if direct {
                     self.direct_tile(s, state, &rows, &next);
                 } else {
                     self.transposed_tile(s, state, &rows, &next);
@@ -57,6 +57,12 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
 }
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
+    /// Query vectors of one key-value head.
+    #[inline(always)]
+    pub(super) fn vectors(&self) -> usize {
+        self.input.positions.len() * self.group
+    }
+
     /// Whether products are dot products of bf16 pairs; else keys and values are widened.
     #[inline(always)]
     pub(super) const fn pairs<S: Simd>() -> bool {
@@ -66,7 +72,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     #[inline(always)]
     fn cut<S: Simd>(&mut self) -> State {
         let d = self.input.head_dim;
-        let n = self.input.positions.len() * self.group * self.kv_heads;
+        let n = self.vectors() * self.kv_heads;
         let mut rest = self.scratch.as_mut_ptr();
         // The total is `attention_forward_scratch`, which the scratch holds.
         let mut take = |len: usize| {
@@ -125,7 +131,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     /// One tile, head by head, its keys transposed for the products.
     #[inline(always)]
     unsafe fn transposed_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>, next: &TileRows<E>) {
-        let vectors = self.input.positions.len() * self.group;
+        let vectors = self.vectors();
         let d = self.input.head_dim;
         for head in 0..self.kv_heads {
             let column = head * d;
@@ -187,7 +193,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         if most(limits) == 0 {
             return;
         }
-        let vectors = self.input.positions.len() * self.group;
+        let vectors = self.vectors();
         let state = state.after(span.start, d);
         // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile.
         unsafe {

@@ -1,6 +1,7 @@
 //! exp and sigmoid on vectors.
 //!
-//! Error against the exact value, for every float: exp at most 1.5 ulp (2.5 portable), sigmoid 3 ulp (4 portable), where results are normal numbers. NaN gives NaN. The polynomials are minimax fits (Remez exchange, relative error).
+//! Error against the exact value, for every float: exp at most 1.5 ulp (2.5 portable), sigmoid 3 ulp (4 portable), where results are normal
+//! numbers. NaN gives NaN. The polynomials are minimax fits (Remez exchange, relative error).
 #![allow(unsafe_code)]
 
 use super::Simd;
