@@ -37,8 +37,14 @@ fn extensions() -> Extensions {
 /// known, and products of multiply-adds are of use everywhere.
 #[cfg(target_arch = "x86_64")]
 fn bf16_dots_are_faster() -> bool {
-    static FASTER: OnceLock<bool> = OnceLock::new();
-    *FASTER.get_or_init(|| {
+    made_by_amd()
+}
+
+/// Whether the CPU names AMD as its maker.
+#[cfg(target_arch = "x86_64")]
+fn made_by_amd() -> bool {
+    static AMD: OnceLock<bool> = OnceLock::new();
+    *AMD.get_or_init(|| {
         // SAFETY: every x86-64 CPU has the instruction and its leaf 0.
         #[allow(unused_unsafe, reason = "safe from Rust 1.92 on")]
         let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
@@ -166,6 +172,17 @@ impl Isa {
     pub fn uses_bf16_dots(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.has_bf16_conversions() && (extensions() == Extensions::All || bf16_dots_are_faster());
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Whether a core reads memory faster in one stream than in several side by side. As with bf16 dots no CPU tells, and its maker does.
+    ///
+    /// Measured with two cores beside a plain read: on AMD Zen 4 one stream of f16 weights at 101 % and four at 78 to 92 % of it, whatever is
+    /// asked for ahead; on Intel Emerald Rapids one at two thirds of what four read.
+    pub fn reads_one_stream_fastest(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return made_by_amd();
         #[cfg(not(target_arch = "x86_64"))]
         false
     }

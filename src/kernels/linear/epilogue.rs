@@ -47,6 +47,14 @@ pub trait Epilogue {
         }
     }
 
+    /// [`Epilogue::row`] for outputs `columns` of row `row`, which begin with a panel and are as many as there are; `values` are whole panels.
+    /// One call instead of many, as a product of one row does little else but read weights.
+    fn wide_row(&mut self, row: usize, columns: Range<usize>, values: &mut [f32]) {
+        for (start, values) in columns.clone().step_by(PANEL).zip(values.chunks_exact_mut(PANEL)) {
+            self.rows(row..row + 1, start..columns.end.min(start + PANEL), values);
+        }
+    }
+
     /// `values` are outputs `first_column ..` of row `row` of the product, at most one panel of them. They may be changed.
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]);
 }
@@ -76,6 +84,14 @@ pub trait PairEpilogue {
         let pieces = first.chunks_exact_mut(PANEL).zip(second.chunks_exact_mut(PANEL));
         for (row, (first, second)) in rows.zip(pieces) {
             self.row(row, columns.start, &mut first[..columns.len()], &mut second[..columns.len()]);
+        }
+    }
+
+    /// As [`Epilogue::wide_row`].
+    fn wide_row(&mut self, row: usize, columns: Range<usize>, first: &mut [f32], second: &mut [f32]) {
+        let pieces = first.chunks_exact_mut(PANEL).zip(second.chunks_exact_mut(PANEL));
+        for (start, (first, second)) in columns.clone().step_by(PANEL).zip(pieces) {
+            self.rows(row..row + 1, start..columns.end.min(start + PANEL), first, second);
         }
     }
 

@@ -14,16 +14,21 @@ use std::ops::Range;
 /// Arguments: panels, prepared row-block bytes, `k`, where `panels × rows × PANEL` sums go.
 pub(super) type PanelsKernel = unsafe fn(Panels, *const u8, usize, *mut f32);
 
-/// Most sums of one call: of two rows and four panels, or of four rows and three panels on tile registers.
-pub(super) const MOST_SUMS: usize = 12 * PANEL;
+/// Most panels of one row that one call multiplies; of several rows as many fewer.
+pub(super) const MOST_PANELS: usize = 24;
 
-/// Adjacent panels, each a stream of its own.
+/// Most sums of one call.
+pub(super) const MOST_SUMS: usize = MOST_PANELS * PANEL;
+
+/// Adjacent panels.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     /// The first.
     pub at: *const u8,
     /// From one to the next, in bytes.
     pub stride: usize,
+    /// How many.
+    pub count: usize,
     /// Those that are probably read next, the first bytes of which are prefetched. Any address is allowed.
     pub next: *const u8,
 }
@@ -64,7 +69,8 @@ pub(super) fn multiply(
     assert_eq!(sums.len(), group.len() * blocks.rows() * PANEL, "sums");
     let bytes = weights.panel_bytes(group.clone());
     let next = group.end.min(weights.panels() - group.len());
-    let panels = Panels { at: bytes.as_ptr(), stride: bytes.len() / group.len(), next: weights.panel(next).as_ptr() };
+    let (stride, next) = (bytes.len() / group.len(), weights.panel(next).as_ptr());
+    let panels = Panels { at: bytes.as_ptr(), stride, count: group.len(), next };
     // SAFETY: panels and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made), `sums` holds as
     // many values as were asserted, and the instruction set was detected before an `Isa` was handed out.
     unsafe { kernel(panels, x.block(0).as_ptr(), weights.k(), sums.as_mut_ptr()) }

@@ -47,6 +47,10 @@ pub fn product(
         for group in few_rows::groups(panels, kernels.len()) {
             let sums = &mut sums.0[..group.len() * piece];
             few_rows::multiply(kernels[group.len() - 1], weights, group.clone(), x, sums);
+            if rows == 1 {
+                out.wide_row(0, columns_of_all(weights, group), sums);
+                continue;
+            }
             for (panel, sums) in group.zip(sums.chunks_exact_mut(piece)) {
                 out.rows(0..rows, columns_of(weights, panel), sums);
             }
@@ -93,6 +97,10 @@ pub fn product_pair(
             let [sums_a, sums_b] = sums.each_mut().map(|sums| &mut sums.0[..group.len() * piece]);
             few_rows::multiply(kernels[0][group.len() - 1], a, group.clone(), x, sums_a);
             few_rows::multiply(kernels[1][group.len() - 1], b, group.clone(), x, sums_b);
+            if rows == 1 {
+                out.wide_row(0, columns_of_all(a, group), sums_a, sums_b);
+                continue;
+            }
             let pieces = sums_a.chunks_exact_mut(piece).zip(sums_b.chunks_exact_mut(piece));
             for (panel, (sums_a, sums_b)) in group.zip(pieces) {
                 out.rows(0..rows, columns_of(a, panel), sums_a, sums_b);
@@ -181,6 +189,11 @@ fn groups_on_tiles(panels: Range<usize>, blocks: Range<usize>) -> impl Iterator<
 /// Outputs of panel `panel`.
 pub(super) fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
     panel * PANEL..weights.n().min((panel + 1) * PANEL)
+}
+
+/// Outputs of adjacent panels.
+fn columns_of_all(weights: &PackedMatrix, panels: Range<usize>) -> Range<usize> {
+    panels.start * PANEL..weights.n().min(panels.end * PANEL)
 }
 
 /// Where the outputs of a row block of `rows` rows go, which an epilogue is asked for if they are worth prefetching.

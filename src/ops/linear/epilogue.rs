@@ -199,6 +199,10 @@ impl Epilogue for Finish<'_> {
         self.write_panels(rows, columns.start, bias, values);
     }
 
+    fn wide_row(&mut self, row: usize, columns: Range<usize>, values: &mut [f32]) {
+        self.row(row, columns.start, &mut values[..columns.len()]);
+    }
+
     fn row(&mut self, row: usize, first_column: usize, values: &mut [f32]) {
         add_biases(self.bias, first_column, values);
         self.activate(values);
@@ -242,6 +246,10 @@ impl PairEpilogue for FinishPair<'_> {
         activation::silu_inplace(self.finish.isa, gate);
         elementwise::multiply_slices(self.finish.isa, gate, up);
         self.finish.write_panels(rows, columns.start, None, gate);
+    }
+
+    fn wide_row(&mut self, row: usize, columns: Range<usize>, gate: &mut [f32], up: &mut [f32]) {
+        self.row(row, columns.start, &mut gate[..columns.len()], &mut up[..columns.len()]);
     }
 
     fn row(&mut self, row: usize, first_column: usize, gate: &mut [f32], up: &mut [f32]) {

@@ -9,9 +9,9 @@ use crate::kernels::linear::few_rows::{Panels, PanelsKernel};
 use crate::kernels::linear::layout::{Layout, PANEL};
 use std::arch::x86_64::*;
 
-const F32: u8 = 0;
-const F16: u8 = 1;
-const BF16: u8 = 2;
+pub(super) const F32: u8 = 0;
+pub(super) const F16: u8 = 1;
+pub(super) const BF16: u8 = 2;
 
 /// Bytes of a panel between what is multiplied and what is asked for.
 const DISTANCE: usize = 2 << 10;
@@ -114,7 +114,7 @@ define!(multiply_dots, "avx512f,avx512bw,avx512bf16", dots);
 /// Adds the products of bf16 pairs, odd then even, as widened multiply-adds.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn widened(a: __m512, b: __m512, sum: __m512) -> __m512 {
+pub(super) fn widened(a: __m512, b: __m512, sum: __m512) -> __m512 {
     let sum = _mm512_fmadd_ps(odd(a), odd(b), sum);
     _mm512_fmadd_ps(even(a), even(b), sum)
 }
@@ -122,7 +122,7 @@ fn widened(a: __m512, b: __m512, sum: __m512) -> __m512 {
 /// Adds the products of bf16 pairs in one instruction.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn dots(a: __m512, b: __m512, sum: __m512) -> __m512 {
+pub(super) fn dots(a: __m512, b: __m512, sum: __m512) -> __m512 {
     // SAFETY: all are 64 bytes without invalid values.
     unsafe {
         _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))

@@ -7,6 +7,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod few_rows_avx512;
 #[cfg(target_arch = "x86_64")]
+mod few_rows_stream_avx512;
+#[cfg(target_arch = "x86_64")]
 mod few_rows_tiles;
 mod portable;
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -89,6 +91,10 @@ pub(super) fn panels_kernels(isa: Isa, layout: Layout, rows: usize) -> &'static 
     match isa {
         #[cfg(target_arch = "x86_64")]
         _ if uses_tiles(isa, layout) => few_rows_tiles::kernels(rows),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Amx if isa.reads_one_stream_fastest() => {
+            few_rows_stream_avx512::kernels(layout, rows, isa.uses_bf16_dots())
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Amx => few_rows_avx512::kernels(layout, rows, isa.uses_bf16_dots()),
         _ => &[],

@@ -1,6 +1,7 @@
 //! Kernels for bf16 weights: both of AVX-512, of which one CPU uses only one, and those on tile registers.
 #![allow(unsafe_code)]
 
+mod few_rows;
 mod on_tiles;
 
 use super::avx512;

@@ -127,7 +127,7 @@ fn few_rows_of_several_panels_have_the_same_bits() {
             for (i, kernel) in few_rows_tiles::kernels(rows).iter().enumerate() {
                 let mut out = vec![0.7; ((i + 1) * rows + 1) * PANEL];
                 let at = case.panels[1..].as_ptr();
-                let panels = Panels { at, stride: case.panel_bytes(), next: at };
+                let panels = Panels { at, stride: case.panel_bytes(), count: i + 1, next: at };
                 // SAFETY: as above, for each of the panels.
                 unsafe { kernel(panels, block.as_ptr(), k, out.as_mut_ptr()) }
                 for (j, row) in out[..(i + 1) * rows * PANEL].chunks(PANEL).enumerate() {
