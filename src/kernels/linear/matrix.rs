@@ -62,6 +62,11 @@ impl<'a> PackedMatrix<'a> {
         &self.bytes[panels.start * self.panel_bytes..panels.end * self.panel_bytes]
     }
 
+    /// Outputs of panels `panels`.
+    pub(super) fn columns(&self, panels: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        panels.start * PANEL..self.n.min(panels.end * PANEL)
+    }
+
     /// Bytes of panel `p`.
     pub(super) fn panel(&self, p: usize) -> &'a [u8] {
         &self.bytes[p * self.panel_bytes..][..self.panel_bytes]

@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Most rows of any register block; those of quantised weights have fewer.
 const MAX_ROWS: usize = float::MOST_BLOCK_ROWS;
 
-/// Sums of one row block and one panel: not cleared, as a product of one row uses a thirty-second of it.
+/// Sums of one row block and one panel, or of one row and several panels: not cleared, as a product of one panel and row uses a thirty-second of it.
 #[repr(align(64))]
 struct TileSums([MaybeUninit<f32>; MAX_ROWS * PANEL]);
 
@@ -24,6 +24,8 @@ impl TileSums {
         TileSums([MaybeUninit::uninit(); MAX_ROWS * PANEL])
     }
 }
+
+const _: () = assert!(few_rows::MOST_PANELS <= MAX_ROWS);
 
 /// Sums of few rows and a few panels.
 #[repr(align(64))]
@@ -48,7 +50,7 @@ pub fn product(
             let sums = &mut sums.0[..group.len() * piece];
             few_rows::multiply(kernels[group.len() - 1], weights, group.clone(), x, sums);
             if rows == 1 {
-                out.wide_row(0, columns_of_all(weights, group), sums);
+                out.wide_row(0, weights.columns(group), sums);
                 continue;
             }
             for (panel, sums) in group.zip(sums.chunks_exact_mut(piece)) {
@@ -65,12 +67,18 @@ pub fn product(
         return chunks::product(weights, panels, x, blocks, chunk, out);
     }
     let mut sums = TileSums::new();
+    if is_one_row(x, &blocks) {
+        for group in few_rows::groups(panels, few_rows::MOST_PANELS) {
+            out.wide_row(0, weights.columns(group.clone()), multiply_row(weights, group, x, &mut sums));
+        }
+        return;
+    }
     for panel in panels {
         let columns = columns_of(weights, panel);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
             let place = place(rows.len(), || out.place(rows.clone(), columns.clone()));
-            let sums = multiply(weights, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums);
+            let sums = multiply(weights, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums.0);
             out.rows(rows, columns.clone(), sums);
         }
     }
@@ -98,7 +106,7 @@ pub fn product_pair(
             few_rows::multiply(kernels[0][group.len() - 1], a, group.clone(), x, sums_a);
             few_rows::multiply(kernels[1][group.len() - 1], b, group.clone(), x, sums_b);
             if rows == 1 {
-                out.wide_row(0, columns_of_all(a, group), sums_a, sums_b);
+                out.wide_row(0, a.columns(group), sums_a, sums_b);
                 continue;
             }
             let pieces = sums_a.chunks_exact_mut(piece).zip(sums_b.chunks_exact_mut(piece));
@@ -113,13 +121,21 @@ pub fn product_pair(
         return pair_on_tiles(weights, panels, x, blocks, out);
     }
     let [mut sums_a, mut sums_b] = [TileSums::new(), TileSums::new()];
+    if is_one_row(x, &blocks) {
+        for group in few_rows::groups(panels, few_rows::MOST_PANELS) {
+            let first = multiply_row(a, group.clone(), x, &mut sums_a);
+            let second = multiply_row(b, group.clone(), x, &mut sums_b);
+            out.wide_row(0, a.columns(group), first, second);
+        }
+        return;
+    }
     for panel in panels {
         let columns = columns_of(a, panel);
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block);
             let place = place(rows.len(), || out.place(rows.clone(), columns.clone()));
-            let a = multiply(a, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums_a);
-            let b = multiply(b, panel, x, (block, block - blocks.start, blocks.len()), Place::NOWHERE, &mut sums_b);
+            let a = multiply(a, panel, x, (block, block - blocks.start, blocks.len()), place, &mut sums_a.0);
+            let b = multiply(b, panel, x, (block, block - blocks.start, blocks.len()), Place::NOWHERE, &mut sums_b.0);
             out.rows(rows, columns.clone(), a, b);
         }
     }
@@ -188,12 +204,7 @@ fn groups_on_tiles(panels: Range<usize>, blocks: Range<usize>) -> impl Iterator<
 
 /// Outputs of panel `panel`.
 pub(super) fn columns_of(weights: &PackedMatrix, panel: usize) -> Range<usize> {
-    panel * PANEL..weights.n().min((panel + 1) * PANEL)
-}
-
-/// Outputs of adjacent panels.
-fn columns_of_all(weights: &PackedMatrix, panels: Range<usize>) -> Range<usize> {
-    panels.start * PANEL..weights.n().min(panels.end * PANEL)
+    weights.columns(panel..panel + 1)
 }
 
 /// Where the outputs of a row block of `rows` rows go, which an epilogue is asked for if they are worth prefetching.
@@ -209,6 +220,28 @@ fn kernels_of_few_rows(weights: &PackedMatrix, x: &Prepared, blocks: &Range<usiz
     few_rows::kernels(x.blocks().isa(), weights.layout(), x.blocks().rows())
 }
 
+/// Whether row blocks `blocks` are the only row.
+fn is_one_row(x: &Prepared, blocks: &Range<usize>) -> bool {
+    x.blocks().rows() == 1 && *blocks == (0..1)
+}
+
+/// Multiplies panels `group`, at most [`few_rows::MOST_PANELS`], with the only row; gives `PANEL` sums of each.
+fn multiply_row<'s>(
+    weights: &PackedMatrix,
+    group: Range<usize>,
+    x: &Prepared,
+    sums: &'s mut TileSums,
+) -> &'s mut [f32] {
+    let count = group.len();
+    let mut pieces = sums.0.chunks_exact_mut(PANEL);
+    for panel in group {
+        let sums = pieces.next().expect("room for the sums of every panel");
+        multiply(weights, panel, x, (0, 0, 1), Place::NOWHERE, sums);
+    }
+    // SAFETY: `multiply` has written `PANEL` values of each of the first `count` pieces, which follow one another.
+    unsafe { std::slice::from_raw_parts_mut(sums.0.as_mut_ptr().cast::<f32>(), count * PANEL) }
+}
+
 /// Multiplies one panel with row block `block`, number `before` of `of` that take the panel; gives `rows × PANEL` sums, which go to `place`.
 fn multiply<'s>(
     weights: &PackedMatrix,
@@ -216,12 +249,12 @@ fn multiply<'s>(
     x: &Prepared,
     (block, before, of): (usize, usize, usize),
     place: Place,
-    sums: &'s mut TileSums,
+    sums: &'s mut [MaybeUninit<f32>],
 ) -> &'s mut [f32] {
     let blocks = x.blocks();
     let rows = blocks.rows_of(block).len();
     assert!(
-        blocks.k() == weights.k() && blocks.form() == weights.layout().form() && rows <= MAX_ROWS,
+        blocks.k() == weights.k() && blocks.form() == weights.layout().form() && rows * PANEL <= sums.len(),
         "activations of width {} for {} weights of {} inputs",
         blocks.k(),
         weights.dtype(),
@@ -231,7 +264,7 @@ fn multiply<'s>(
     // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
     let next = weights.panel((panel + 1).min(weights.panels() - 1));
     let ahead = Ahead::share(next, before, of, prefetches(weights.layout(), weights.k()));
-    let at = sums.0.as_mut_ptr().cast::<f32>();
+    let at = sums.as_mut_ptr().cast::<f32>();
     let next = if fetches_places(blocks.isa(), weights.layout()) { place } else { place.prefetch(rows) };
     let out = Sums { at, stride: PANEL, fresh: true, next };
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
