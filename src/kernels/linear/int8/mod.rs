@@ -110,3 +110,6 @@ macro_rules! by_layout {
     };
 }
 use by_layout;
+
+#[cfg(test)]
+mod tests;

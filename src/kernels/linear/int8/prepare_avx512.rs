@@ -1,5 +1,5 @@
-//! Rounding activations to int8 blocks with AVX-512: 64 inputs of up to 16 rows at a time, transposed in registers unless
-//! tiles take them.
+//! Rounding activations to int8 blocks with AVX-512: 64 inputs of up to 16 rows at a time. What there is one of per row (the largest magnitude,
+//! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
 use super::{ROW_BLOCK_BYTES, ZERO};
@@ -19,73 +19,120 @@ pub(super) unsafe fn prepare(rows: &[&[f32]], for_tiles: bool, dst: &mut [u8]) {
     for first in (0..blocks).step_by(2) {
         let here = (blocks - first).min(2);
         let out = dst[first * ROW_BLOCK_BYTES * count..][..here * ROW_BLOCK_BYTES * count].as_mut_ptr();
-        let mut words = [_mm512_setzero_si512(); MOST_ROWS];
-        for (r, (row, words)) in rows.iter().zip(&mut words).enumerate() {
-            let mut halves = [_mm256_setzero_si256(); 2];
-            for (b, half) in halves.iter_mut().enumerate().take(here) {
-                let x = &row[(first + b) * BLOCK..][..BLOCK];
-                // SAFETY: a block has 32 values.
-                let (q, scale) = unsafe { quantise(x.as_ptr()) };
-                let sums = sums_of_16(q);
-                let at = out.wrapping_add(b * ROW_BLOCK_BYTES * count + BLOCK * count + 4 * r);
-                let sum = sums[0] + sums[1];
-                // SAFETY: the four words of row `r` behind the values of block `b`, inside `dst`.
-                unsafe {
-                    at.cast::<f32>().write_unaligned(scale);
-                    at.add(4 * count).cast::<f32>().write_unaligned(scale * sum as f32);
-                    at.add(8 * count).cast::<i32>().write_unaligned(-ZERO * sum);
-                    at.add(12 * count).cast::<i32>().write_unaligned(-ZERO * sums[1]);
-                }
-                if for_tiles {
-                    // SAFETY: the 32 values of row `r` of block `b`, inside `dst`.
-                    unsafe { _mm256_storeu_si256(out.add(b * ROW_BLOCK_BYTES * count + BLOCK * r).cast(), q) }
-                }
-                *half = q;
+        // SAFETY: the rows hold these blocks, and `dst` has room for them.
+        unsafe {
+            match here {
+                2 => prepare_blocks::<2>(rows, first, for_tiles, out),
+                _ => prepare_blocks::<1>(rows, first, for_tiles, out),
             }
-            *words = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(halves[0]), halves[1]);
-        }
-        if for_tiles {
-            continue;
-        }
-        let groups = transpose(words);
-        for (g, &words) in groups.iter().enumerate().take(8 * here) {
-            let at = out.wrapping_add(g / 8 * ROW_BLOCK_BYTES * count + g % 8 * 4 * count);
-            // SAFETY: four values of each row, which the mask selects, inside `dst`.
-            unsafe { _mm512_mask_storeu_epi32(at.cast(), mask(count), words) }
         }
     }
 }
 
-/// 32 rounded values and their scale.
+/// Blocks `first` .. `first + N` of the rows.
 ///
 /// # Safety
-/// 32 values can be read.
+/// As [`prepare`], for `out` with room for these blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn quantise(x: *const f32) -> (__m256i, f32) {
-    // SAFETY: the caller's.
-    let (a, b) = unsafe { (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16))) };
-    // Compared as integers, magnitudes order like floats and NaN is above all: it ends up in the scale.
-    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
-    let largest = _mm512_max_epi32(
-        _mm512_and_si512(_mm512_castps_si512(a), magnitude),
-        _mm512_and_si512(_mm512_castps_si512(b), magnitude),
-    );
-    let largest = f32::from_bits(_mm512_reduce_max_epi32(largest) as u32);
-    let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-    let inverse = _mm512_set1_ps(inverse);
-    let low = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)));
-    let high = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
-    (_mm256_set_m128i(high, low), largest / 127.0)
+unsafe fn prepare_blocks<const N: usize>(rows: &[&[f32]], first: usize, for_tiles: bool, out: *mut u8) {
+    let count = rows.len();
+    let mut inverses = [[0f32; MOST_ROWS]; N];
+    let mut scales = [_mm512_setzero_ps(); N];
+    for b in 0..N {
+        let mut largest = [_mm512_setzero_si512(); MOST_ROWS];
+        for (row, largest) in rows.iter().zip(&mut largest) {
+            let x = &row[(first + b) * BLOCK..][..BLOCK];
+            // SAFETY: a block has 32 values.
+            let (low, high) =
+                unsafe { (_mm512_loadu_si512(x.as_ptr().cast()), _mm512_loadu_si512(x.as_ptr().add(16).cast())) };
+            // Compared as integers, magnitudes order like floats and NaN is above all.
+            let magnitude = _mm512_set1_epi32(0x7fff_ffff);
+            *largest = _mm512_max_epi32(_mm512_and_si512(low, magnitude), _mm512_and_si512(high, magnitude));
+        }
+        let largest = _mm512_castsi512_ps(largest_of_each(largest));
+        // NaN is unequal to zero, and the result NaN.
+        let some = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(largest, _mm512_setzero_ps());
+        let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(127.0), largest);
+        scales[b] = _mm512_div_ps(largest, _mm512_set1_ps(127.0));
+        // SAFETY: room for 16 values.
+        unsafe { _mm512_storeu_ps(inverses[b].as_mut_ptr(), inverse) }
+    }
+    let mut words = [_mm512_setzero_si512(); MOST_ROWS];
+    for (r, (row, words)) in rows.iter().zip(&mut words).enumerate() {
+        let mut rounded = [_mm512_setzero_si512(); 4];
+        for b in 0..N {
+            let inverse = _mm512_set1_ps(inverses[b][r]);
+            for half in 0..2 {
+                let x = &row[(first + b) * BLOCK + 16 * half..][..16];
+                // SAFETY: 16 values.
+                let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+                rounded[2 * b + half] = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
+            }
+        }
+        // Words of four values, of all four vectors in turn; brought into their order.
+        let shorts = [_mm512_packs_epi32(rounded[0], rounded[1]), _mm512_packs_epi32(rounded[2], rounded[3])];
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        *words = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(shorts[0], shorts[1]));
+        if for_tiles {
+            for b in 0..N {
+                let q = if b == 0 { _mm512_castsi512_si256(*words) } else { _mm512_extracti64x4_epi64::<1>(*words) };
+                // SAFETY: the 32 values of row `r` of block `b`, inside `out`.
+                unsafe { _mm256_storeu_si256(out.add(b * ROW_BLOCK_BYTES * count + BLOCK * r).cast(), q) }
+            }
+        }
+    }
+    let groups = transpose(words);
+    for (b, &scale) in scales.iter().enumerate() {
+        let at = out.wrapping_add(b * ROW_BLOCK_BYTES * count);
+        let groups = &groups[8 * b..8 * b + 8];
+        let [early, late] = [sums(&groups[..4]), sums(&groups[4..])];
+        let minus = |sum| _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<{ ZERO.ilog2() }>(sum));
+        let sum = _mm512_add_epi32(early, late);
+        let scaled_sum = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum));
+        let after = [_mm512_castps_si512(scale), _mm512_castps_si512(scaled_sum), minus(sum), minus(late)];
+        for (i, &words) in after.iter().enumerate() {
+            // SAFETY: a word of each row, which the mask selects, behind the values of the block.
+            unsafe { _mm512_mask_storeu_epi32(at.add((BLOCK + 4 * i) * count).cast(), mask(count), words) }
+        }
+        if for_tiles {
+            continue;
+        }
+        for (g, &words) in groups.iter().enumerate() {
+            // SAFETY: four values of each row, which the mask selects, inside the block.
+            unsafe { _mm512_mask_storeu_epi32(at.add(4 * g * count).cast(), mask(count), words) }
+        }
+    }
 }
 
-/// Sums of the first and the last 16 bytes.
+/// The largest lane of each vector, as integers.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn sums_of_16(q: __m256i) -> [i32; 2] {
-    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
-    let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    let eights = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
-    let all = _mm256_add_epi32(eights, _mm256_shuffle_epi32::<0b10_11_00_01>(eights));
-    [_mm256_extract_epi32::<0>(all), _mm256_extract_epi32::<4>(all)]
+#[target_feature(enable = "avx512f")]
+fn largest_of_each(v: [__m512i; MOST_ROWS]) -> __m512i {
+    let max = _mm512_max_epi32;
+    // Quarters of a result hold the same vectors' lanes: two of each, then one.
+    let twos: [__m512i; 8] = std::array::from_fn(|i| {
+        let (a, b) = (v[2 * i], v[2 * i + 1]);
+        max(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
+    });
+    let fours: [__m512i; 4] = std::array::from_fn(|i| {
+        let (a, b) = (twos[2 * i], twos[2 * i + 1]);
+        max(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+    });
+    // Then quarters are brought together.
+    let [low, high] = [0, 2].map(|i| {
+        let (a, b) = (fours[i], fours[i + 1]);
+        max(_mm512_shuffle_i32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b))
+    });
+    max(_mm512_shuffle_i32x4::<0b10_00_10_00>(low, high), _mm512_shuffle_i32x4::<0b11_01_11_01>(low, high))
+}
+
+/// Sums of the four bytes of each word, over all vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sums(words: &[__m512i]) -> __m512i {
+    words.iter().fold(_mm512_setzero_si512(), |sum, &words| {
+        let pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), words);
+        _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+    })
 }
