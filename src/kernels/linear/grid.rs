@@ -6,24 +6,27 @@ use crate::kernels::isa::Isa;
 use crate::tensor::DType;
 use std::ops::Range;
 
-/// A fixed split of a product into tiles: they cover outputs, never a part of a sum, so any tile can go to any thread.
+/// A fixed split of a product into tiles: they cover outputs, never a part of a sum, so any tile can go to any thread. Adjacent tiles have
+/// the same rows: these take more of the second-level cache than a panel does and stay there while panels pass by, and the halves of the
+/// tiles that two workers begin with are halves of the rows, as in ops that go row by row: so rows stay with the worker whose caches have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     panels: usize,
     blocks: usize,
     panels_per_tile: usize,
     blocks_per_tile: usize,
-    /// Whether adjacent tiles have the same rows, else the same panels.
-    rows_stay: bool,
 }
 
 /// Weight bytes that make a tile of few rows worth its claim.
 const TILE_BYTES: usize = 16 << 10;
 /// Row blocks in a tile of many rows: enough to use a panel from the second-level cache many times.
 pub(super) const TILE_BLOCKS: usize = 16;
-/// Most bytes of row blocks in a tile of many rows on tile registers: products so fast wait for row blocks that come from farther than the
-/// second-level cache.
-const RESIDENT_BYTES: usize = 1 << 20;
+/// Most bytes of row blocks in a tile of many rows, which stay in the second-level cache.
+const RESIDENT_BYTES: usize = 640 << 10;
+/// The same on tile registers, which come with larger caches.
+const RESIDENT_BYTES_ON_TILES: usize = 1 << 20;
+/// Row blocks from which on an even number of tiles covers the rows.
+const FEWEST_TO_SPLIT: usize = 8;
 /// Tiles of many rows in a product, enough to even out the threads.
 const TILES: usize = 64;
 
@@ -37,21 +40,26 @@ impl Grid {
         let panels = n.div_ceil(PANEL);
         let per_block = block_rows(isa, layout.form());
         let blocks = rows.div_ceil(per_block);
-        let on_tiles = isa == Isa::Amx && layout.form() != Form::F32;
-        let most_blocks = match on_tiles {
-            true => (RESIDENT_BYTES / block_bytes(isa, layout.form(), k).max(1)).clamp(1, TILE_BLOCKS),
-            false => TILE_BLOCKS,
+        let block_bytes = block_bytes(isa, layout.form(), k).max(1);
+        let resident =
+            if isa == Isa::Amx && layout.form() != Form::F32 { RESIDENT_BYTES_ON_TILES } else { RESIDENT_BYTES };
+        // The reduction over f32 is cut where row blocks are large ([`super::chunks`]).
+        let most_blocks = match layout.form() {
+            Form::F32 => TILE_BLOCKS,
+            _ => (resident / block_bytes).clamp(1, TILE_BLOCKS),
         };
-        let blocks_per_tile = blocks.div_ceil(blocks.div_ceil(most_blocks).max(1)).max(1);
+        let groups = match blocks {
+            0..FEWEST_TO_SPLIT => blocks.div_ceil(most_blocks),
+            _ => blocks.div_ceil(most_blocks).next_multiple_of(2),
+        };
+        let blocks_per_tile = blocks.div_ceil(groups.max(1)).max(1);
         let panel_bytes = layout.panel_bytes(k).unwrap_or(usize::MAX).max(1);
         let panels_per_tile = if blocks <= 1 {
             TILE_BYTES.div_ceil(panel_bytes).clamp(1, panels.max(1))
         } else {
             (panels / TILES).max(1)
         };
-        // Of f32 the rows take more of the second-level cache than a panel does; they stay there while panels pass by, as they do
-        // on tile registers.
-        Grid { panels, blocks, panels_per_tile, blocks_per_tile, rows_stay: layout.form() == Form::F32 || on_tiles }
+        Grid { panels, blocks, panels_per_tile, blocks_per_tile }
     }
 
     /// Tiles across the outputs and across the rows.
@@ -65,27 +73,23 @@ impl Grid {
         across_panels * across_blocks
     }
 
+    /// Tiles that share rows: the first so many cover the first rows, and so on.
+    pub fn tiles_across(&self) -> usize {
+        self.sides().0
+    }
+
     /// Panels and row blocks of tile `tile`.
     pub fn tile(&self, tile: usize) -> (Range<usize>, Range<usize>) {
-        let (across_panels, across_blocks) = self.sides();
-        let (panels, blocks) = if self.rows_stay {
-            (tile % across_panels.max(1), tile / across_panels.max(1))
-        } else {
-            (tile / across_blocks.max(1), tile % across_blocks.max(1))
-        };
+        let across = self.tiles_across().max(1);
         let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
-        (part(panels, self.panels_per_tile, self.panels), part(blocks, self.blocks_per_tile, self.blocks))
+        (part(tile % across, self.panels_per_tile, self.panels), part(tile / across, self.blocks_per_tile, self.blocks))
     }
 
     /// The first tiles of `tiles` that can be computed as one, and that one.
     pub fn joined(&self, tiles: Range<usize>) -> (Range<usize>, (Range<usize>, Range<usize>)) {
         let (panels, blocks) = self.tile(tiles.start);
-        let (across_panels, across_blocks) = self.sides();
-        let end = match across_blocks {
-            1 => tiles.end,
-            _ if self.rows_stay => tiles.end.min((tiles.start / across_panels + 1) * across_panels),
-            _ => tiles.start + 1,
-        };
+        let across = self.tiles_across();
+        let end = tiles.end.min((tiles.start / across + 1) * across);
         (tiles.start..end, (panels.start..self.tile(end - 1).0.end, blocks))
     }
 

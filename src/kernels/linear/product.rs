@@ -265,7 +265,8 @@ fn multiply<'s>(
     let next = weights.panel((panel + 1).min(weights.panels() - 1));
     let ahead = Ahead::share(next, before, of, prefetches(weights.layout(), weights.k()));
     let at = sums.as_mut_ptr().cast::<f32>();
-    let next = if fetches_places(blocks.isa(), weights.layout()) { place } else { place.prefetch(rows) };
+    // Those of AVX-512 prefetch it while they multiply.
+    let next = if blocks.isa().has_avx512() { place } else { place.prefetch(rows) };
     let out = Sums { at, stride: PANEL, fresh: true, next };
     // SAFETY: a panel and a prepared block have the sizes that their layouts prescribe for `k` (checked when they were made),
     // `sums` holds at least `rows × PANEL` values, all of which a kernel that starts afresh writes, and the instruction set was detected
@@ -282,11 +283,6 @@ fn prefetches(layout: Layout, k: usize) -> usize {
         Form::Int8 => k / BLOCK,
         _ => k.div_ceil(AHEAD_INPUTS),
     }
-}
-
-/// Whether kernels prefetch [`Sums::next`] while they multiply.
-fn fetches_places(isa: Isa, layout: Layout) -> bool {
-    isa.has_avx512() && layout.form() != Form::Int8
 }
 
 pub(super) fn kernel(isa: Isa, layout: Layout, rows: usize) -> Kernel {

@@ -83,6 +83,20 @@ impl PackedKernel {
         Grid::new(o.isa(), matrix.dtype(), matrix.n(), matrix.k(), o.rows().len())
     }
 
+    /// The order of tiles in the second phase: products, their grids and ranges of their tiles. Where all products have the same rows in a tile,
+    /// these go through all products before the next ones do.
+    fn parts<'a>(&'a self, o: &'a dyn Operands) -> impl Iterator<Item = (usize, Grid, Range<usize>)> + 'a {
+        let groups = |i: usize| self.grid(o, i).tiles() / self.grid(o, i).tiles_across().max(1);
+        let same = (1..self.products()).all(|i| self.grid(o, i).tile(0).1 == self.grid(o, 0).tile(0).1);
+        let groups = if same { groups(0) } else { 1 };
+        (0..groups * self.products()).map(move |at| {
+            let (group, i) = (at / self.products(), at % self.products());
+            let grid = self.grid(o, i);
+            let size = grid.tiles() / groups;
+            (i, grid, group * size..(group + 1) * size)
+        })
+    }
+
     /// Normalises rows `rows` into the shared scratch.
     fn normalise(&self, o: &dyn Operands, kind: NormKind, eps: f32, rows: Range<usize>) {
         let (k, first) = (self.form.k, self.form.norm_operand);
@@ -214,10 +228,10 @@ impl Kernel for PackedKernel {
             return tiles.for_each(|tile| self.prepare(o, tile));
         }
         let mut first = 0;
-        for i in 0..self.products() {
-            let grid = self.grid(o, i);
-            let end = first + grid.tiles();
-            let mut mine = tiles.start.max(first) - first..tiles.end.min(end).max(first) - first;
+        for (i, grid, part) in self.parts(o) {
+            let end = first + part.len();
+            let from = |tile: usize| tile.clamp(first, end) - first + part.start;
+            let mut mine = from(tiles.start)..from(tiles.end);
             while !mine.is_empty() {
                 let (these, part) = grid.joined(mine.clone());
                 self.multiply(o, i, part);
@@ -231,13 +245,12 @@ impl Kernel for PackedKernel {
         if phase == 0 || o.rows().is_empty() {
             return &[];
         }
-        for i in 0..self.products() {
-            let grid = self.grid(o, i);
-            if tile < grid.tiles() {
+        for (i, grid, part) in self.parts(o) {
+            if tile < part.len() {
                 let matrix = self.matrix(o, i);
-                return matrix.panel_bytes(grid.tile(tile).0.start..matrix.panels());
+                return matrix.panel_bytes(grid.tile(part.start + tile).0.start..matrix.panels());
             }
-            tile -= grid.tiles();
+            tile -= part.len();
         }
         &[]
     }

@@ -161,7 +161,7 @@ fn expect_inputs(at: *const u8, bytes: usize) {
 }
 
 /// A [`Place`](crate::kernels::linear::Place) of `R` rows that is prefetched a few rows at a time.
-pub(super) struct Rows<const R: usize> {
+pub(in crate::kernels::linear) struct Rows<const R: usize> {
     at: *const f32,
     stride: usize,
     left: usize,
@@ -171,7 +171,7 @@ pub(super) struct Rows<const R: usize> {
 impl<const R: usize> Rows<R> {
     /// For a kernel of `steps` steps that prefetches at each `every`th.
     #[inline]
-    pub(super) fn after(out: &Sums, steps: usize, every: usize) -> Self {
+    pub(in crate::kernels::linear) fn after(out: &Sums, steps: usize, every: usize) -> Self {
         let at_a_time = R.div_ceil(steps.div_ceil(every).max(1));
         let left = if out.next.at.is_null() { 0 } else { R };
         Rows { at: out.next.at, stride: out.next.stride, left, at_a_time }
@@ -179,7 +179,7 @@ impl<const R: usize> Rows<R> {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn fetch(&mut self) {
+    pub(in crate::kernels::linear) fn fetch(&mut self) {
         for _ in 0..self.at_a_time.min(self.left) {
             _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
             _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(16).cast());

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, STREAM_AHEAD, by_layout};
+use crate::kernels::linear::float::avx512::Rows;
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
@@ -39,6 +40,7 @@ macro_rules! define {
             mut ahead: Ahead,
         ) {
             let layout = const { LAYOUTS[LAYOUT] };
+            let mut next = Rows::<R>::after(&out, k / BLOCK, 1);
             for first in (0..2).step_by(H) {
                 let mut sums = [[_mm512_setzero_ps(); H]; R];
                 if !out.fresh {
@@ -56,6 +58,7 @@ macro_rules! define {
                     let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
                     if R > ROWS_AT_MEMORY_SPEED {
                         ahead.fetch();
+                        next.fetch();
                     }
                     let mut dots = [[_mm512_setzero_si512(); H]; R];
                     let parts = if layout == Layout::Byte16 { 2 } else { 1 };
