@@ -16,6 +16,29 @@ pub(super) const BF16: u8 = 2;
 /// Bytes of a panel between what is multiplied and what is asked for.
 const DISTANCE: usize = 2 << 10;
 
+/// Expands `$table!(kernel, type)` for the kernel and type that multiply a layout.
+macro_rules! by_type {
+    ($layout:expr, $bf16_dots:expr, $table:ident) => {
+        match $layout {
+            Layout::F32 => $table!(multiply, F32),
+            Layout::F16 => $table!(multiply, F16),
+            _ if $bf16_dots => $table!(multiply_dots, BF16),
+            _ => $table!(multiply, BF16),
+        }
+    };
+}
+pub(super) use by_type;
+
+/// Bytes of the weights of one step of a panel: an input, or a pair of inputs in bf16.
+pub(super) const fn step_bytes(of_type: u8) -> usize {
+    if of_type == F16 { 2 * PANEL } else { 4 * PANEL }
+}
+
+/// Steps of `k` inputs.
+pub(super) const fn steps(of_type: u8, k: usize) -> usize {
+    if of_type == BF16 { k.div_ceil(2) } else { k }
+}
+
 /// The kernels for `rows` rows by number of panels, as many as leave room for sums and operands in the registers; `bf16` says whether the CPU
 /// has bf16 dot products to use.
 pub(super) fn kernels(layout: Layout, rows: usize, bf16: bool) -> &'static [PanelsKernel] {
@@ -30,12 +53,7 @@ pub(super) fn kernels(layout: Layout, rows: usize, bf16: bool) -> &'static [Pane
             }
         };
     }
-    match layout {
-        Layout::F32 => table!(multiply, F32),
-        Layout::F16 => table!(multiply, F16),
-        _ if bf16 => table!(multiply_dots, BF16),
-        _ => table!(multiply, BF16),
-    }
+    by_type!(layout, bf16, table)
 }
 
 /// Defines a kernel of `R` rows and `P` panels with the given features and way to multiply pairs of bf16.
@@ -51,8 +69,7 @@ macro_rules! define {
             k: usize,
             out: *mut f32,
         ) {
-            let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
-            let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
+            let (bytes, steps) = (const { step_bytes(TYPE) }, steps(TYPE, k));
             let mut sums = [[[_mm512_setzero_ps(); 2]; R]; P];
             let (mut w, mut v) = (panels.at, x.cast::<f32>());
             // Until here the bytes asked for are in the same panels, from here on in those that follow.
@@ -76,16 +93,7 @@ macro_rules! define {
                         }
                         let w = w.wrapping_add(p * panels.stride);
                         // SAFETY: `w` walks the `steps` rows of panel `p`.
-                        let b = unsafe {
-                            if TYPE == F16 {
-                                [
-                                    _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())),
-                                    _mm512_cvtph_ps(_mm256_loadu_si256(w.add(32).cast())),
-                                ]
-                            } else {
-                                [_mm512_loadu_ps(w.cast()), _mm512_loadu_ps(w.add(64).cast())]
-                            }
-                        };
+                        let b = unsafe { step::<TYPE>(w) };
                         for (sums, &a) in sums.iter_mut().zip(&a) {
                             for (sum, &b) in sums.iter_mut().zip(&b) {
                                 *sum = if TYPE == BF16 { $pairs(a, b, *sum) } else { _mm512_fmadd_ps(a, b, *sum) };
@@ -110,6 +118,23 @@ macro_rules! define {
 
 define!(multiply, "avx512f,avx512bw", widened);
 define!(multiply_dots, "avx512f,avx512bw,avx512bf16", dots);
+
+/// The weights of one step, f16 widened.
+///
+/// # Safety
+/// A step of the type is at `w`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn step<const TYPE: u8>(w: *const u8) -> [__m512; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        if TYPE == F16 {
+            [_mm512_cvtph_ps(_mm256_loadu_si256(w.cast())), _mm512_cvtph_ps(_mm256_loadu_si256(w.add(32).cast()))]
+        } else {
+            [_mm512_loadu_ps(w.cast()), _mm512_loadu_ps(w.add(64).cast())]
+        }
+    }
+}
 
 /// Adds the products of bf16 pairs, odd then even, as widened multiply-adds.
 #[inline]

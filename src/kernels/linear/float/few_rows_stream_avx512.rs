@@ -4,7 +4,7 @@
 //! whatever else happens to finished sums happens after it.
 #![allow(unsafe_code)]
 
-use super::few_rows_avx512::{BF16, F16, F32, dots, widened};
+use super::few_rows_avx512::{BF16, F16, F32, by_type, dots, step, step_bytes, steps, widened};
 use crate::kernels::linear::few_rows::{MOST_PANELS, Panels, PanelsKernel};
 use crate::kernels::linear::layout::{Layout, PANEL};
 use std::arch::x86_64::*;
@@ -25,12 +25,7 @@ pub(super) fn kernels(layout: Layout, rows: usize, bf16: bool) -> &'static [Pane
             }
         };
     }
-    match layout {
-        Layout::F32 => table!(multiply, F32),
-        Layout::F16 => table!(multiply, F16),
-        _ if bf16 => table!(multiply_dots, BF16),
-        _ => table!(multiply, BF16),
-    }
+    by_type!(layout, bf16, table)
 }
 
 /// Defines a kernel of `R` rows with the given features and way to multiply pairs of bf16.
@@ -41,8 +36,7 @@ macro_rules! define {
         /// 4 bytes), `out` has room for `R × PANEL` sums of each panel.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const TYPE: u8>(panels: Panels, x: *const u8, k: usize, out: *mut f32) {
-            let bytes = if TYPE == F16 { 2 * PANEL } else { 4 * PANEL };
-            let steps = if TYPE == BF16 { k.div_ceil(2) } else { k };
+            let (bytes, steps) = (const { step_bytes(TYPE) }, steps(TYPE, k));
             let mut out = out;
             for p in 0..panels.count {
                 let mut w = panels.at.wrapping_add(p * panels.stride);
@@ -56,16 +50,7 @@ macro_rules! define {
                         _mm_prefetch::<_MM_HINT_NTA>(ahead.wrapping_add(64).cast());
                     }
                     // SAFETY: `w` walks the `steps` rows of panel `p`.
-                    let b = unsafe {
-                        if TYPE == F16 {
-                            [
-                                _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())),
-                                _mm512_cvtph_ps(_mm256_loadu_si256(w.add(32).cast())),
-                            ]
-                        } else {
-                            [_mm512_loadu_ps(w.cast()), _mm512_loadu_ps(w.add(64).cast())]
-                        }
-                    };
+                    let b = unsafe { step::<TYPE>(w) };
                     for (r, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: `v` walks the block of `steps × R` words.
                         let a = _mm512_set1_ps(unsafe { *v.add(r) });
