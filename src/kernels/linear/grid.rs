@@ -73,14 +73,14 @@ impl Grid {
         across_panels * across_blocks
     }
 
-    /// Tiles that share rows: the first so many cover the first rows, and so on.
-    pub fn tiles_across(&self) -> usize {
-        self.sides().0
+    /// Runs of tiles that share rows, all of the same number: the first cover the first rows, and so on.
+    pub fn row_groups(&self) -> usize {
+        self.sides().1
     }
 
     /// Panels and row blocks of tile `tile`.
     pub fn tile(&self, tile: usize) -> (Range<usize>, Range<usize>) {
-        let across = self.tiles_across().max(1);
+        let across = self.sides().0.max(1);
         let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
         (part(tile % across, self.panels_per_tile, self.panels), part(tile / across, self.blocks_per_tile, self.blocks))
     }
@@ -88,7 +88,7 @@ impl Grid {
     /// The first tiles of `tiles` that can be computed as one, and that one.
     pub fn joined(&self, tiles: Range<usize>) -> (Range<usize>, (Range<usize>, Range<usize>)) {
         let (panels, blocks) = self.tile(tiles.start);
-        let across = self.tiles_across();
+        let across = self.sides().0;
         let end = tiles.end.min((tiles.start / across + 1) * across);
         (tiles.start..end, (panels.start..self.tile(end - 1).0.end, blocks))
     }

@@ -86,9 +86,10 @@ impl PackedKernel {
     /// The order of tiles in the second phase: products, their grids and ranges of their tiles. Where all products have the same rows in a tile,
     /// these go through all products before the next ones do.
     fn parts<'a>(&'a self, o: &'a dyn Operands) -> impl Iterator<Item = (usize, Grid, Range<usize>)> + 'a {
-        let groups = |i: usize| self.grid(o, i).tiles() / self.grid(o, i).tiles_across().max(1);
-        let same = (1..self.products()).all(|i| self.grid(o, i).tile(0).1 == self.grid(o, 0).tile(0).1);
-        let groups = if same { groups(0) } else { 1 };
+        let first = self.grid(o, 0);
+        let same = |i: usize| self.grid(o, i).tile(0).1 == first.tile(0).1;
+        // With few rows, where time is short, there is one group.
+        let groups = if first.row_groups() > 1 && (1..self.products()).all(same) { first.row_groups() } else { 1 };
         (0..groups * self.products()).map(move |at| {
             let (group, i) = (at / self.products(), at % self.products());
             let grid = self.grid(o, i);
