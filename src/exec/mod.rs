@@ -3,6 +3,7 @@
 mod arena;
 mod bind;
 mod cores;
+mod distance;
 mod high_water;
 mod job;
 mod profile;
@@ -25,6 +26,7 @@ use crate::kernels::param::Param;
 use crate::ops::Kernel;
 use crate::plan::Plan;
 use arena::{BoundNode, LiveRows, NodeOperands, ScratchSlot, Set};
+use distance::Distance;
 use profile::Profile;
 use run::{Run, Together};
 use std::ops::Range;
@@ -41,6 +43,9 @@ pub enum Want {
     All,
 }
 
+/// Rows of a call from which on the cores' distance is measured first, which takes microseconds: such a call takes milliseconds.
+const ROWS_WORTH_MEASURING: usize = 64;
+
 /// A plan bound to memory and threads. It knows steps and rows; sequences and prefixes are the business of [`Session`].
 pub struct Executor<'w> {
     plan: &'w Plan,
@@ -54,6 +59,7 @@ pub struct Executor<'w> {
     rows: LiveRows,
     scratch: Vec<ScratchSlot>,
     workers: Workers,
+    distance: Distance,
     isa: Isa,
     profile: Option<Profile>,
 }
@@ -78,11 +84,24 @@ impl<'w> Executor<'w> {
             .collect();
         let workers = Workers::new(threads)
             .map_err(|e| Error::Request(format!("cannot start {threads} threads: {e}; lower --threads")))?;
+        let distance = Distance::between(threads);
         let rows = bind::row_sets(plan);
         let isa = Isa::current();
         let together = Together::alone(phases.len());
-        let mut executor =
-            Executor { plan, arena, nodes, kernels, phases, together, rows, scratch, workers, isa, profile: None };
+        let mut executor = Executor {
+            plan,
+            arena,
+            nodes,
+            kernels,
+            phases,
+            together,
+            rows,
+            scratch,
+            workers,
+            distance,
+            isa,
+            profile: None,
+        };
         for run in bind::runs(plan, &executor.kernels) {
             executor.join(run);
         }
@@ -129,6 +148,9 @@ impl<'w> Executor<'w> {
     pub fn execute(&mut self, steps: Range<usize>) {
         let first = self.phases.partition_point(|&(n, _)| (n as usize) < steps.start);
         let end = self.phases.partition_point(|&(n, _)| (n as usize) < steps.end);
+        if self.isa.takes_lines_back_slowly() && self.rows.new.len() >= ROWS_WORTH_MEASURING {
+            self.distance.measure(&self.workers);
+        }
         if let Some(profile) = &self.profile {
             profile.resume();
         }
@@ -138,6 +160,11 @@ impl<'w> Executor<'w> {
     /// Runs a job that is no part of the plan on the workers, who come to it as to a node: to measure the machine beside steps.
     pub fn run_job(&self, job: &dyn Job) {
         self.workers.run(job);
+    }
+
+    /// Takes the workers' cores to have a cache in common or not, instead of measuring it before calls of many rows. Results do not depend on it.
+    pub fn assume_distance(&mut self, is_far: bool) {
+        self.distance = Distance::assumed(is_far);
     }
 
     /// Switches skipping off for the nodes that `recompute` names: they compute every row from the first on in each call.
@@ -230,6 +257,7 @@ impl<'w> Executor<'w> {
             rows: &self.rows,
             context: self.plan.capacity.context,
             workers: self.workers.count(),
+            apart: self.distance.is_far(),
             isa: self.isa,
             scratch: self.scratch[worker],
         }

@@ -21,6 +21,7 @@ pub mod roofline;
 pub mod rope;
 pub mod softmax;
 pub mod square_sum;
+pub(crate) mod stream;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 pub mod vector;

@@ -4,7 +4,8 @@ use super::{Operands, Weight};
 use crate::graph::{Attrs, Layout};
 use crate::kernels::elementwise::add_slices;
 use crate::kernels::gemm::{Gemm, Matrix, Operand, Precision, Shape, Shared};
-use crate::kernels::linear::{Direct, Epilogue, PANEL};
+use crate::kernels::linear::{Caching, Direct, Epilogue, PANEL};
+use crate::kernels::stream;
 use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
 
@@ -105,7 +106,14 @@ pub fn shared_elements(shape: &Shape) -> usize {
 pub fn pack(o: &dyn Operands, gemm: &Gemm<'_>, start: usize, tile: usize) {
     let bytes = gemm.pack_range(tile);
     let mut region = o.shared_mut(start + bytes.start / 4..start + bytes.end / 4);
-    gemm.pack_tile(tile, bytemuck::cast_slice_mut(region.row_mut(0)));
+    let packed = bytemuck::cast_slice_mut(region.row_mut(0));
+    if !gemm.is_packed_past_caches(o.workers_are_apart()) {
+        return gemm.pack_tile(tile, packed);
+    }
+    let mut worker = o.scratch();
+    let here = &mut bytemuck::cast_slice_mut(worker.row_mut(0))[..packed.len()];
+    gemm.pack_tile(tile, here);
+    stream::copy(o.isa(), here, packed);
 }
 
 /// Computes tile `tile` of a product whose shared operand is packed.
@@ -139,8 +147,8 @@ pub struct Finish<'a, F> {
     pub bias: Option<&'a [f32]>,
     /// What sums start from.
     pub start: Start<'a>,
-    /// Whether the output is better written past the caches: it is large, and nobody reads it soon.
-    pub streamed: bool,
+    /// Whether sums go through the caches.
+    pub caching: Caching,
 }
 
 impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Finish<'a, F> {
@@ -215,11 +223,6 @@ impl<'a, F: Fn(Range<usize>, Range<usize>) -> ViewMut<'a, f32>> Epilogue for Fin
         };
         let bias = self.bias.map(|bias| &bias[columns.clone()]);
         let out = (self.place)(0..self.rows, columns);
-        (out.width() == PANEL && out.is_contiguous()).then_some(Direct {
-            out,
-            accumulate,
-            bias,
-            streamed: self.streamed,
-        })
+        (out.width() == PANEL && out.is_contiguous()).then_some(Direct { out, accumulate, bias, caching: self.caching })
     }
 }

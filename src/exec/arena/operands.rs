@@ -15,6 +15,7 @@ pub(in crate::exec) struct NodeOperands<'a, 'w> {
     pub rows: &'a LiveRows,
     pub context: usize,
     pub workers: usize,
+    pub apart: bool,
     pub isa: Isa,
     pub scratch: ScratchSlot,
 }
@@ -89,6 +90,10 @@ impl Operands for NodeOperands<'_, '_> {
 
     fn workers(&self) -> usize {
         self.workers
+    }
+
+    fn workers_are_apart(&self) -> bool {
+        self.apart
     }
 
     fn input(&self, operand: usize) -> View<'_, f32> {

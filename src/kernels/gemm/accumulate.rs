@@ -1,6 +1,6 @@
 //! Adding a product to what is in memory.
 
-use crate::kernels::linear::{Direct, Epilogue, PANEL, epilogue};
+use crate::kernels::linear::{Caching, Direct, Epilogue, PANEL, epilogue};
 use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ impl Epilogue for Accumulate<'_> {
             out: self.out.columns(columns.start, PANEL),
             accumulate: true,
             bias: None,
-            streamed: false,
+            caching: Caching::Through,
         })
     }
 

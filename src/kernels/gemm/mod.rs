@@ -21,7 +21,6 @@ mod matrix;
 mod operand;
 mod product;
 mod shape;
-mod stream;
 mod tile;
 
 #[cfg(test)]

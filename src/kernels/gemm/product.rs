@@ -2,11 +2,12 @@
 
 use super::operand::Operand;
 use super::shape::{
-    MOST_BLOCKS, MOST_PANELS, Parts, Precision, STREAM_BYTES, Shape, Shared, TILE_REGISTERS, TILES, VECTORS,
+    MOST_BLOCKS, MOST_PANELS, Parts, Precision, SHARED_STREAM_BYTES, STREAM_BYTES, Shape, Shared, TILE_REGISTERS,
+    TILES, VECTORS,
 };
 use crate::kernels::interleave::Block;
 use crate::kernels::isa::Isa;
-use crate::kernels::linear::{PANEL, float};
+use crate::kernels::linear::{Caching, PANEL, float};
 use std::ops::Range;
 
 /// A product of two operands.
@@ -47,10 +48,23 @@ impl<'a> Gemm<'a> {
         self.shape
     }
 
-    /// Whether the product is so large that it is better written past the caches ([`crate::kernels::linear::Direct::streamed`]) when nobody reads
-    /// it soon.
-    pub fn is_large(&self) -> bool {
-        4 * self.shape.m * self.shape.n >= STREAM_BYTES
+    /// How the product is best written when nobody reads it soon; `apart` as in [`Gemm::read_by_all`]. On vector registers multiplying takes longer
+    /// than writing, unless memory is slow to take back from who read it last.
+    pub fn unread(&self, apart: bool) -> Caching {
+        let large = 4 * self.shape.m * self.shape.n >= STREAM_BYTES;
+        if large && (self.uses_tiles() || apart) { Caching::Unread } else { Caching::Through }
+    }
+
+    /// How the product is best written when all workers read all of its rows, of which each writes some columns. `apart`: their cores have no
+    /// cache in common, and memory that one of them has read is slow to write for another.
+    pub fn read_by_all(&self, apart: bool) -> Caching {
+        let large = 4 * self.shape.m * self.shape.n >= SHARED_STREAM_BYTES;
+        if large && apart { Caching::Shared } else { Caching::Through }
+    }
+
+    /// Whether the packed operand, of which all workers read all, is better written past the caches; `apart` as in [`Gemm::read_by_all`].
+    pub fn is_packed_past_caches(&self, apart: bool) -> bool {
+        apart && self.shape.shared_bytes() >= SHARED_STREAM_BYTES
     }
 
     pub(super) fn blocks(&self) -> usize {

@@ -81,6 +81,9 @@ pub(super) const TILE_REGISTERS: Parts = Parts {
 
 /// Bytes of a product from which on it is written past the caches when nobody reads it soon: half of what the second level holds.
 pub(super) const STREAM_BYTES: usize = 1 << 20;
+/// Bytes from which on what other cores read is written past the caches where taking it back from them is slow: what is smaller takes
+/// microseconds.
+pub(super) const SHARED_STREAM_BYTES: usize = 1 << 17;
 /// Most panels of a packing tile.
 pub(super) const MOST_PANELS: usize = 6;
 /// Most row blocks of a packing tile, of the rows of a tile in blocks of at least six on vector registers and of 32 on tile registers.
@@ -143,6 +146,17 @@ impl Shape {
         }
     }
 
+    /// Rows of A or columns of B that a packing tile never exceeds: its group of row blocks or panels is an eighth of them, and a row block may
+    /// have one row more than another.
+    fn most_packed_lines(&self, parts: &Parts) -> usize {
+        match self.shared {
+            Shared::A => {
+                (2 * self.m / TILES).max(float::MOST_BLOCK_ROWS).min(parts.pack_group * float::MOST_BLOCK_ROWS)
+            }
+            Shared::B => PANEL * (self.panels() / TILES).clamp(1, parts.pack_group),
+        }
+    }
+
     pub(super) fn panels(&self) -> usize {
         self.n.div_ceil(PANEL)
     }
@@ -160,7 +174,9 @@ impl Shape {
                 // Fewer rows may share the other operand.
                 Shared::B => self.tile_rows(parts).max(self.packed_panels(parts) * PANEL),
             };
-            4 * self.sums(parts) + self.chunk_line_bytes(parts) * lines
+            // A packing tile is packed here first where it is then written past the caches.
+            let packing = self.chunk_line_bytes(parts) * self.most_packed_lines(parts);
+            packing.max(4 * self.sums(parts) + self.chunk_line_bytes(parts) * lines)
         };
         match self.precision {
             Precision::F32 => on(&VECTORS),

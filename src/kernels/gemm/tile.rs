@@ -4,9 +4,11 @@
 use super::operand::Walk;
 use super::product::Gemm;
 use super::shape::Shared;
-use super::stream;
 use crate::kernels::linear::float::HELD_ROWS;
-use crate::kernels::linear::{AHEAD_INPUTS, Direct, Epilogue, Kernel, PANEL, Place, Sums, add_bias_to_sums, float};
+use crate::kernels::linear::{
+    AHEAD_INPUTS, Caching, Direct, Epilogue, Kernel, PANEL, Place, Sums, add_bias, add_bias_to_sums, float,
+};
+use crate::kernels::stream;
 use std::ops::Range;
 
 /// What the row blocks of a tile have in common while one panel passes by them.
@@ -151,7 +153,7 @@ impl Gemm<'_> {
         let tile_rows = self.rows_of(blocks.clone());
         let mut bias: Option<[f32; PANEL]> = None;
         let mut streams = false;
-        let direct = out.direct(pass.columns.clone()).map(|Direct { mut out, accumulate, bias: values, streamed }| {
+        let direct = out.direct(pass.columns.clone()).map(|Direct { mut out, accumulate, bias: values, caching }| {
             assert!(
                 out.is_contiguous() && out.width() == PANEL && tile_rows.end <= out.rows(),
                 "memory of a direct output"
@@ -159,9 +161,12 @@ impl Gemm<'_> {
             bias = values.filter(|_| pass.last).map(|values| values.try_into().expect("a bias as wide as the panel"));
             let at = out.row_ptr(0);
             let fresh = pass.first && !accumulate;
-            // On vector registers multiplying takes longer than writing.
-            streams = streamed && self.uses_tiles() && fresh && pass.last && bias.is_none();
-            streams &= stream::fits(at, out.stride());
+            streams = match caching {
+                Caching::Through => false,
+                Caching::Unread => fresh && pass.last,
+                Caching::Shared => fresh || pass.last,
+            };
+            streams &= stream::fits(self.isa, at, out.stride());
             Sums { at, stride: out.stride(), fresh, next: Place::NOWHERE }
         });
         // SAFETY: until the block of another size, which comes last and for which this is dropped, only the kernel of this is called;
@@ -193,17 +198,24 @@ impl Gemm<'_> {
             if let Some(sums) = direct {
                 // `out` is not touched while its memory is written here.
                 let at = sums.at.wrapping_add(rows.start * sums.stride);
-                if streams {
-                    let here = &mut kept[..rows.len() * PANEL];
-                    run(Sums { at: here.as_mut_ptr(), stride: PANEL, fresh: true, next: Place::NOWHERE });
-                    // SAFETY: the rows of the output that this block has; every CPU with tile registers has AVX-512.
-                    unsafe { stream::rows(here, at, sums.stride) };
-                    continue;
-                }
-                let next = match follows {
+                let next = match follows && !(streams && sums.fresh) {
                     true => Place::new(sums.at.wrapping_add(next_rows.start * sums.stride + aside), sums.stride),
                     false => Place::NOWHERE,
                 };
+                if streams {
+                    let here = &mut kept[..rows.len() * PANEL];
+                    if !sums.fresh {
+                        // SAFETY: the rows of the output that this block has.
+                        unsafe { load_rows(at, sums.stride, here) };
+                    }
+                    run(Sums { at: here.as_mut_ptr(), stride: PANEL, fresh: sums.fresh, next });
+                    if let Some(bias) = &bias {
+                        add_bias(self.isa, here, bias);
+                    }
+                    // SAFETY: the rows of the output that this block has, and they fit.
+                    unsafe { stream::rows(here, at, sums.stride) };
+                    continue;
+                }
                 let sums = Sums { at, next, ..sums };
                 run(sums);
                 if let Some(bias) = &bias {
@@ -229,5 +241,16 @@ impl Gemm<'_> {
         if streams {
             stream::end();
         }
+    }
+}
+
+/// Copies rows of [`PANEL`] values, `stride` values apart, side by side to `into`.
+///
+/// # Safety
+/// As many rows can be read at `at`, and nobody writes to them.
+unsafe fn load_rows(at: *const f32, stride: usize, into: &mut [f32]) {
+    for (i, row) in into.chunks_exact_mut(PANEL).enumerate() {
+        // SAFETY: the caller's.
+        row.copy_from_slice(unsafe { std::slice::from_raw_parts(at.wrapping_add(i * stride), PANEL) });
     }
 }

@@ -67,8 +67,20 @@ pub struct Direct<'a> {
     pub accumulate: bool,
     /// One value per column, added to finished sums.
     pub bias: Option<&'a [f32]>,
-    /// Whether the output is better written past the caches: it is large, and nobody reads it soon.
-    pub streamed: bool,
+    /// Whether sums go through the caches.
+    pub caching: Caching,
+}
+
+/// Whether an output is written through the caches. Where past them is not possible, through them it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// Through them.
+    Through,
+    /// Past them where sums begin and end at once: the output is large, and nobody reads it soon.
+    Unread,
+    /// Past them where sums begin and where they end: other cores hold its memory since they have read it
+    /// ([`Isa::takes_lines_back_slowly`](crate::kernels::isa::Isa::takes_lines_back_slowly)), and will again.
+    Shared,
 }
 
 /// Takes the same piece of an output row of two products, such as gate and up.

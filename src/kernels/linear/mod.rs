@@ -31,7 +31,7 @@ pub(super) mod store;
 
 pub use ahead::Place;
 pub(in crate::kernels) use ahead::{AHEAD_INPUTS, Ahead, PAIR, ROWS_AT_MEMORY_SPEED};
-pub use epilogue::{Direct, Epilogue, PairEpilogue, add, copy, prefetch, prefetch_line};
+pub use epilogue::{Caching, Direct, Epilogue, PairEpilogue, add, copy, prefetch, prefetch_line};
 pub(in crate::kernels) use finish::add_bias_to_sums;
 pub use finish::{Added, add_bias, write_panels};
 pub use grid::Grid;

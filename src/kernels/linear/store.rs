@@ -1,6 +1,6 @@
 //! Sums as they are, for tests.
 
-use super::{Direct, Epilogue, PANEL, prefetch};
+use super::{Caching, Direct, Epilogue, PANEL, prefetch};
 use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ impl Epilogue for Store<'_> {
             out: self.0.columns(columns.start, PANEL),
             accumulate: false,
             bias: None,
-            streamed: false,
+            caching: Caching::Through,
         })
     }
 

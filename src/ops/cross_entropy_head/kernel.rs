@@ -169,16 +169,18 @@ impl Kernel for HeadKernel {
             Phase::Logits => {
                 let place =
                     |rows: Range<usize>, columns: Range<usize>| o.shared_block(0, self.form.stride(), rows, columns);
-                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start: Start::Zero, streamed: false };
-                product::multiply(o, &self.logits(o, &chunk), packed, tile, &mut out);
+                let product = self.logits(o, &chunk);
+                let caching = product.read_by_all(o.workers_are_apart());
+                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start: Start::Zero, caching };
+                product::multiply(o, &product, packed, tile, &mut out);
             }
             Phase::Loss => self.losses(o, &chunk, tile),
             Phase::WeightGradient => {
                 let place = |rows: Range<usize>, columns: Range<usize>| o.fixed_output_block(2, rows, columns);
                 let start = if self.accumulate || chunk.start > 0 { Start::Output } else { Start::Zero };
                 let product = self.weight_gradient(o, &chunk);
-                let mut out =
-                    Finish { o, place, rows: product.shape().m, bias: None, start, streamed: product.is_large() };
+                let (rows, caching) = (product.shape().m, product.unread(o.workers_are_apart()));
+                let mut out = Finish { o, place, rows, bias: None, start, caching };
                 product::multiply(o, &product, packed_for_weight, tile, &mut out);
             }
             Phase::PackBlock(block) => product::pack(o, &self.input_gradient(o, &chunk, block), packed_block, tile),
@@ -187,8 +189,10 @@ impl Kernel for HeadKernel {
                     o.output(1, chunk.start + rows.start..chunk.start + rows.end, columns)
                 };
                 let start = if block > 0 { Start::Output } else { Start::Zero };
-                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start, streamed: false };
-                product::multiply(o, &self.input_gradient(o, &chunk, block), packed_block, tile, &mut out);
+                let product = self.input_gradient(o, &chunk, block);
+                let caching = product.read_by_all(o.workers_are_apart());
+                let mut out = Finish { o, place, rows: chunk.len(), bias: None, start, caching };
+                product::multiply(o, &product, packed_block, tile, &mut out);
             }
         }
     }

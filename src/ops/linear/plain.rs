@@ -54,13 +54,7 @@ impl Kernel for PlainKernel {
             unreachable!("column {} beyond the outputs", columns.start)
         };
         let bias = (!self.form.biases.is_empty()).then(|| o.fixed(self.form.biases.start));
-        let rows = product.shape().m;
-        product::multiply(
-            o,
-            &product,
-            0,
-            tile,
-            &mut Finish { o, place, rows, bias, start: Start::Zero, streamed: false },
-        );
+        let (rows, caching) = (product.shape().m, product.read_by_all(o.workers_are_apart()));
+        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias, start: Start::Zero, caching });
     }
 }

@@ -93,7 +93,7 @@ impl Kernel for DInputKernel {
             Some(i) => Start::Rows(o.input(i)),
         };
         let place = |rows: Range<usize>, columns: Range<usize>| o.output(0, rows, columns);
-        let rows = product.shape().m;
-        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start, streamed: false });
+        let (rows, caching) = (product.shape().m, product.read_by_all(o.workers_are_apart()));
+        product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start, caching });
     }
 }

@@ -95,14 +95,8 @@ impl Kernel for DWeightKernel {
             };
             let rows = product.shape().m;
             let start = if self.form.existing.is_some() { Start::Output } else { Start::Zero };
-            let streamed = product.is_large();
-            return product::multiply(
-                o,
-                &product,
-                0,
-                tile,
-                &mut Finish { o, place, rows, bias: None, start, streamed },
-            );
+            let caching = product.unread(o.workers_are_apart());
+            return product::multiply(o, &product, 0, tile, &mut Finish { o, place, rows, bias: None, start, caching });
         }
         unreachable!("tile {tile} beyond the parts' tiles");
     }
