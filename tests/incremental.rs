@@ -122,6 +122,8 @@ fn long_sequences_cross_tiles_with_the_same_bits() {
     for parts in [vec![1; 64], vec![13, 13, 13, 13, 12], vec![63, 1], vec![1, 63], vec![33, 31]] {
         assert_eq!(logits(&mut session, 0, &text, &parts), whole, "in calls of {parts:?}");
     }
+    session.executor_mut().assume_distance(true);
+    assert_eq!(logits(&mut session, 0, &text, &[64]), whole, "where cores have no cache in common");
 }
 
 #[test]

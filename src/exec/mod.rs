@@ -257,7 +257,7 @@ impl<'w> Executor<'w> {
             rows: &self.rows,
             context: self.plan.capacity.context,
             workers: self.workers.count(),
-            apart: self.distance.is_far(),
+            apart: self.distance.is_far() && self.rows.new.len() >= ROWS_WORTH_MEASURING,
             isa: self.isa,
             scratch: self.scratch[worker],
         }

@@ -4,6 +4,11 @@
 
 use super::isa::Isa;
 use super::linear::PANEL;
+use super::view::ViewMut;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
 
 /// Whether rows of [`PANEL`] values from `at` on, `stride` values apart, can be written so: they are whole cache lines.
 pub(super) fn fits(isa: Isa, at: *const f32, stride: usize) -> bool {
@@ -61,6 +66,41 @@ pub fn copy(isa: Isa, from: &[u8], to: &mut [u8]) {
     end();
 }
 
+/// Takes the cache lines of `out` from every core, so that writing them is not slowed by those that have read them
+/// ([`Isa::takes_lines_back_slowly`]). Values stay as they are; they have to be read from memory again.
+#[cfg(target_arch = "x86_64")]
+pub fn take_back(out: &mut ViewMut<f32>) {
+    if !flushes() {
+        return;
+    }
+    let whole = out.is_contiguous() && out.stride() == out.width();
+    let (rows, width) = if whole { (1, out.rows() * out.width()) } else { (out.rows(), out.width()) };
+    for row in 0..rows.min(out.rows()) {
+        let bytes = out.row_ptr(row).cast::<u8>();
+        for at in (0..4 * width).step_by(64).chain((4 * width).checked_sub(1)) {
+            // SAFETY: a byte of the row; the CPU has the instruction, which changes no value.
+            unsafe {
+                std::arch::asm!("clflushopt [{}]", in(reg) bytes.wrapping_add(at), options(nostack, preserves_flags));
+            }
+        }
+    }
+}
+
+/// Whether the CPU has CLFLUSHOPT (leaf 7 of CPUID, EBX bit 23; Intel SDM volume 2A).
+#[cfg(target_arch = "x86_64")]
+fn flushes() -> bool {
+    static FLUSHES: OnceLock<bool> = OnceLock::new();
+    *FLUSHES.get_or_init(|| {
+        // SAFETY: every x86-64 CPU has the instruction, and leaf 0 tells the last leaf.
+        #[allow(unused_unsafe, reason = "safe from Rust 1.92 on")]
+        let bits = unsafe { if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).ebx } };
+        bits >> 23 & 1 == 1
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn take_back(_out: &mut ViewMut<f32>) {}
+
 /// Makes what was written visible to other threads in the order in which this one goes on.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn end() {
@@ -84,6 +124,16 @@ pub(super) fn end() {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_taken_back_keep_their_values() {
+        for (start, rows, stride, width) in [(0, 3, 64, 64), (5, 4, 37, 20), (1, 1, 1, 1), (2, 2, 9, 0), (0, 0, 8, 8)] {
+            let before: Vec<f32> = (0..200).map(|i| i as f32).collect();
+            let mut values = before.clone();
+            take_back(&mut ViewMut::new(&mut values[start..], rows, stride, width));
+            assert_eq!(values, before);
+        }
+    }
 
     #[test]
     fn copies_are_whole_wherever_they_begin_and_end() {

@@ -225,7 +225,7 @@ impl AttentionKernel {
             head_dim: d,
             scale: 1.0 / (d as f32).sqrt(),
         };
-        let mut out = o.output(0, rows.clone(), heads.start * d..heads.end * d);
+        let mut out = o.fresh_output(0, rows.clone(), heads.start * d..heads.end * d);
         let mut log_sum_exp = self.save.then(|| o.output(1, rows, heads));
         let mut scratch = o.scratch();
         attention_forward_heads(o.isa(), &input, &mut out, log_sum_exp.as_mut(), scratch.row_mut(0));

@@ -43,10 +43,11 @@ impl Kernel for UnaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let mut out = o.output(0, rows.clone(), 0..o.output_width(0));
+        let width = 0..o.output_width(0);
         if o.in_place(0, 0) {
-            (self.in_place)(o.isa(), &mut out);
+            (self.in_place)(o.isa(), &mut o.output(0, rows, width));
         } else {
+            let mut out = o.fresh_output(0, rows.clone(), width);
             (self.rows)(o.isa(), &o.input(0).slice_rows(rows), &mut out);
         }
     }
@@ -69,13 +70,14 @@ impl Kernel for BinaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let mut out = o.output(0, rows.clone(), 0..o.output_width(0));
+        let width = 0..o.output_width(0);
         let operand = |i: usize| o.input(i).slice_rows(rows.clone());
         if o.in_place(0, 0) {
-            (self.in_place)(o.isa(), &mut out, &operand(1));
+            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), width), &operand(1));
         } else if self.commutes && o.in_place(1, 0) {
-            (self.in_place)(o.isa(), &mut out, &operand(0));
+            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), width), &operand(0));
         } else {
+            let mut out = o.fresh_output(0, rows.clone(), width);
             (self.rows)(o.isa(), &operand(0), &operand(1), &mut out);
         }
     }

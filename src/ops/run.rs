@@ -3,6 +3,7 @@
 use crate::kernels::gemm::Matrix;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::PackedMatrix;
+use crate::kernels::stream;
 use crate::kernels::view::{View, ViewMut};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -169,6 +170,14 @@ pub trait Operands: Sync {
     fn output_width(&self, output: usize) -> usize;
     /// Rows and columns of a per-row output, to write.
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
+    /// As [`Operands::output`], for a kernel that writes all of it and reads nothing of it before; it is not planned onto an operand.
+    fn fresh_output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
+        let mut out = self.output(output, rows, columns);
+        if self.workers_are_apart() {
+            stream::take_back(&mut out);
+        }
+        out
+    }
     /// Rows of a per-row output in half precision, to write.
     fn half_output(&self, output: usize, rows: Range<usize>) -> HalfRows<'_>;
     /// Elements of a fixed output, as one row.

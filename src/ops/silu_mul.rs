@@ -86,7 +86,7 @@ impl Kernel for DInputsKernel {
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
         let operand = |i: usize| o.input(i).slice_rows(rows.clone());
-        let output = |i: usize| o.output(i, rows.clone(), 0..o.output_width(i));
+        let output = |i: usize| o.fresh_output(i, rows.clone(), 0..o.output_width(i));
         let (d, gate, up) = (operand(0), operand(1), operand(2));
         activation::silu_mul_backward(o.isa(), &gate, &up, &d, &mut output(0), &mut output(1), Write::Overwrite);
     }
