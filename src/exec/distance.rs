@@ -134,8 +134,7 @@ impl Job for Distance {
         for tile in tiles {
             match tile.checked_sub(1) {
                 None => {
-                    let trips = self.balls.iter().map(Ball::throw);
-                    let farthest = trips.fold(Some(0), |farthest, trip| Some(u64::max(farthest?, trip?)));
+                    let farthest = self.balls.iter().try_fold(0, |farthest, ball| Some(ball.throw()?.max(farthest)));
                     self.farthest.store(farthest.unwrap_or(UNKNOWN), Ordering::Release);
                 }
                 Some(other) => self.balls[other].throw_back(),

@@ -7,6 +7,7 @@ use super::linear::PANEL;
 use super::view::ViewMut;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use std::sync::OnceLock;
 
@@ -66,21 +67,21 @@ pub fn copy(isa: Isa, from: &[u8], to: &mut [u8]) {
     end();
 }
 
-/// Takes the cache lines of `out` from every core, so that writing them is not slowed by those that have read them
+/// Takes the cache lines of rows `rows` of `out` from every core, so that writing them is not slowed by those that have read them
 /// ([`Isa::takes_lines_back_slowly`]). Values stay as they are; they have to be read from memory again.
 #[cfg(target_arch = "x86_64")]
-pub fn take_back(out: &mut ViewMut<f32>) {
+pub fn take_back(out: &mut ViewMut<f32>, rows: Range<usize>) {
+    assert!(rows.end <= out.rows(), "rows {rows:?} of {}", out.rows());
     if !flushes() {
         return;
     }
-    let whole = out.is_contiguous() && out.stride() == out.width();
-    let (rows, width) = if whole { (1, out.rows() * out.width()) } else { (out.rows(), out.width()) };
-    for row in 0..rows.min(out.rows()) {
-        let bytes = out.row_ptr(row).cast::<u8>();
-        for at in (0..4 * width).step_by(64).chain((4 * width).checked_sub(1)) {
+    let bytes = 4 * out.width();
+    for row in rows {
+        let first = out.row_ptr(row).cast::<u8>();
+        for at in (0..bytes).step_by(64).chain(bytes.checked_sub(1)) {
             // SAFETY: a byte of the row; the CPU has the instruction, which changes no value.
             unsafe {
-                std::arch::asm!("clflushopt [{}]", in(reg) bytes.wrapping_add(at), options(nostack, preserves_flags));
+                std::arch::asm!("clflushopt [{}]", in(reg) first.wrapping_add(at), options(nostack, preserves_flags));
             }
         }
     }
@@ -99,7 +100,7 @@ fn flushes() -> bool {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn take_back(_out: &mut ViewMut<f32>) {}
+pub fn take_back(_out: &mut ViewMut<f32>, _rows: Range<usize>) {}
 
 /// Makes what was written visible to other threads in the order in which this one goes on.
 #[cfg(target_arch = "x86_64")]
@@ -130,7 +131,7 @@ mod tests {
         for (start, rows, stride, width) in [(0, 3, 64, 64), (5, 4, 37, 20), (1, 1, 1, 1), (2, 2, 9, 0), (0, 0, 8, 8)] {
             let before: Vec<f32> = (0..200).map(|i| i as f32).collect();
             let mut values = before.clone();
-            take_back(&mut ViewMut::new(&mut values[start..], rows, stride, width));
+            take_back(&mut ViewMut::new(&mut values[start..], rows, stride, width), 0..rows);
             assert_eq!(values, before);
         }
     }

@@ -174,7 +174,8 @@ pub trait Operands: Sync {
     fn fresh_output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
         let mut out = self.output(output, rows, columns);
         if self.workers_are_apart() {
-            stream::take_back(&mut out);
+            let rows = 0..out.rows();
+            stream::take_back(&mut out, rows);
         }
         out
     }
@@ -198,6 +199,14 @@ pub trait Operands: Sync {
     fn shared_rows(&self, start: usize, rows: usize, width: usize) -> View<'_, f32>;
     /// Part of the shared scratch, to write, as one row.
     fn shared_mut(&self, elements: Range<usize>) -> ViewMut<'_, f32>;
+    /// As [`Operands::shared_mut`], for a kernel that writes all of it and reads nothing of it before.
+    fn fresh_shared(&self, elements: Range<usize>) -> ViewMut<'_, f32> {
+        let mut part = self.shared_mut(elements);
+        if self.workers_are_apart() {
+            stream::take_back(&mut part, 0..1);
+        }
+        part
+    }
     /// Rows and columns of a matrix of rows of `width` elements that starts at element `start` of the shared scratch, to write.
     fn shared_block(&self, start: usize, width: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
     /// This worker's scratch, as one row.

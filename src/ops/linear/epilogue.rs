@@ -7,6 +7,7 @@ use crate::kernels::isa::Isa;
 use crate::kernels::linear::{
     Added, Epilogue, PANEL, PairEpilogue, Place, add, add_bias, copy, prefetch, write_panels,
 };
+use crate::kernels::stream;
 use crate::kernels::view::{View, ViewMut};
 use crate::ops::Operands;
 use std::ops::Range;
@@ -35,8 +36,15 @@ enum Residual<'a> {
 }
 
 impl<'a> Finish<'a> {
-    /// For product columns `columns` of weight `weight` and rows `rows`.
-    pub fn new(form: &Form, o: &'a dyn Operands, weight: usize, columns: Range<usize>, rows: Range<usize>) -> Self {
+    /// For product columns `columns` of weight `weight` and rows `rows`, of which it will get rows `mine`.
+    pub fn new(
+        form: &Form,
+        o: &'a dyn Operands,
+        weight: usize,
+        columns: Range<usize>,
+        rows: Range<usize>,
+        mine: Range<usize>,
+    ) -> Self {
         let first_column = if form.activation == Activation::Swiglu { 0 } else { form.first_column(weight) };
         let mut parts = [const { None }; MAX_PARTS];
         let mut start = 0;
@@ -44,7 +52,10 @@ impl<'a> Finish<'a> {
         for (i, &width) in form.parts.iter().enumerate() {
             let cut = lower.max(start)..upper.min(start + width);
             if cut.start < cut.end {
-                let view = o.output(i, rows.clone(), cut.start - start..cut.end - start);
+                let mut view = o.output(i, rows.clone(), cut.start - start..cut.end - start);
+                if o.workers_are_apart() && form.residual.is_none() {
+                    stream::take_back(&mut view, mine.clone());
+                }
                 parts[i] = Some((cut.start, view));
             }
             start += width;
@@ -218,9 +229,15 @@ pub struct FinishPair<'a> {
 
 impl<'a> FinishPair<'a> {
     /// As [`Finish::new`], with the bias of the second weight.
-    pub fn new(form: &Form, o: &'a dyn Operands, columns: Range<usize>, rows: Range<usize>) -> Self {
+    pub fn new(
+        form: &Form,
+        o: &'a dyn Operands,
+        columns: Range<usize>,
+        rows: Range<usize>,
+        mine: Range<usize>,
+    ) -> Self {
         let second_bias = (!form.biases.is_empty()).then(|| o.fixed(form.biases.start + 1));
-        FinishPair { finish: Finish::new(form, o, 0, columns, rows), second_bias }
+        FinishPair { finish: Finish::new(form, o, 0, columns, rows, mine), second_bias }
     }
 }
 

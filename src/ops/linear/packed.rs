@@ -104,7 +104,7 @@ impl PackedKernel {
         let bias = (kind == NormKind::Layer).then(|| o.fixed(first + 1));
         let parameters = NormParameters { weight: o.fixed(first), bias, eps };
         let x = o.input(0).slice_rows(rows.clone());
-        let mut part = o.shared_mut(rows.start * k..rows.end * k);
+        let mut part = o.fresh_shared(rows.start * k..rows.end * k);
         let mut out = ViewMut::new(part.row_mut(0), rows.len(), k, k);
         match kind {
             NormKind::Layer => layer_norm(o.isa(), &x, parameters, &mut out, None),
@@ -134,7 +134,7 @@ impl PackedKernel {
             let x = if self.form.norm.is_some() { o.shared_rows(0, rows, k) } else { o.input(0) };
             let bytes = blocks.bytes_of(mine.clone());
             let base = self.prepared(o, i).start;
-            let mut dst = o.shared_mut(base + bytes.start / 4..base + bytes.end.div_ceil(4));
+            let mut dst = o.fresh_shared(base + bytes.start / 4..base + bytes.end.div_ceil(4));
             blocks.prepare(&x, mine, &mut bytemuck::cast_slice_mut(dst.row_mut(0))[..bytes.len()]);
         }
     }
@@ -162,9 +162,11 @@ impl PackedKernel {
         let matrix = self.matrix(o, i);
         let x = self.x(o, i);
         let columns = panels.start * PANEL..(panels.end * PANEL).min(matrix.n());
+        let layout = self.blocks(o, i);
+        let mine = layout.rows_of(blocks.start).start..layout.rows_of(blocks.end - 1).end;
         if self.form.activation == Activation::Swiglu {
             let up = self.matrix(o, 1);
-            let mut out = FinishPair::new(&self.form, o, columns, 0..rows);
+            let mut out = FinishPair::new(&self.form, o, columns, 0..rows, mine);
             if same_form(matrix.dtype(), up.dtype()) {
                 product_pair([&matrix, &up], panels, &x, blocks, &mut out);
             } else {
@@ -172,7 +174,7 @@ impl PackedKernel {
                 product(&matrix, panels, &x, blocks, &mut out);
             }
         } else {
-            let mut out = Finish::new(&self.form, o, i, columns, 0..rows);
+            let mut out = Finish::new(&self.form, o, i, columns, 0..rows, mine);
             product(&matrix, panels, &x, blocks, &mut out);
         }
     }
