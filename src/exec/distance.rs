@@ -21,6 +21,9 @@ const LOOKS: u32 = 256;
 /// In place of a ball: one has given up.
 const LOST: u32 = u32::MAX;
 
+/// In place of nanoseconds.
+const UNKNOWN: u64 = u64::MAX;
+
 /// A ball on a cache line of its own. Odd numbers are thrown by worker 0, even ones by the other.
 #[repr(align(128))]
 #[derive(Default)]
@@ -40,14 +43,21 @@ impl Ball {
                 }
             }
             if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                self.0.store(LOST, Ordering::Release);
+                self.lose();
                 return false;
             }
         }
     }
 
+    fn lose(&self) {
+        self.0.store(LOST, Ordering::Release);
+    }
+
     /// Throws the ball and waits for it [`TRIPS`] times, the first of which is trip `first`; nanoseconds of one.
     fn trips(&self, first: u32) -> Option<u64> {
+        if self.0.load(Ordering::Acquire) == LOST {
+            return None;
+        }
         let start = Instant::now();
         for trip in first..first + TRIPS {
             self.0.store(2 * trip + 1, Ordering::Release);
@@ -78,20 +88,19 @@ impl Ball {
 
 /// The distance between the cores of some workers, as it was measured last.
 pub(super) struct Distance {
-    /// One for each worker but the first.
+    /// One for each worker but the first; none when nothing is to be measured.
     balls: Vec<Ball>,
-    /// Nanoseconds of a trip to the farthest worker and back; [`UNKNOWN`] when a ball was lost.
+    /// Nanoseconds of a trip to a worker that is far, or to the farthest, and back; [`UNKNOWN`] when a ball was lost.
     farthest: AtomicU64,
+    /// Whether some worker is far from worker 0, and so from another.
     far: bool,
 }
 
-/// In place of nanoseconds.
-const UNKNOWN: u64 = u64::MAX;
-
 impl Distance {
-    /// Between so many workers, near until it is measured.
+    /// Between so many workers, near until it is measured. It never is when there are more of them than cores, who wait for each other.
     pub fn between(workers: usize) -> Self {
-        let balls = (1..workers).map(|_| Ball::default()).collect();
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let balls = if workers <= cores { (1..workers).map(|_| Ball::default()).collect() } else { Vec::new() };
         Distance { balls, farthest: AtomicU64::new(UNKNOWN), far: false }
     }
 
@@ -113,10 +122,26 @@ impl Distance {
         self.balls.iter_mut().for_each(|ball| *ball.0.get_mut() = 0);
         *self.farthest.get_mut() = UNKNOWN;
         workers.run(self);
+        self.conclude();
+    }
+
+    fn conclude(&mut self) {
         match *self.farthest.get_mut() {
             UNKNOWN => {}
             trip => self.far = trip > FAR,
         }
+    }
+
+    /// Throws every ball until one comes from afar, which decides it; `None` when one does not come.
+    fn throw(&self) -> Option<u64> {
+        let mut farthest = 0;
+        for ball in &self.balls {
+            farthest = ball.throw()?.max(farthest);
+            if farthest > FAR {
+                break;
+            }
+        }
+        Some(farthest)
     }
 }
 
@@ -125,19 +150,23 @@ impl Job for Distance {
         1
     }
 
-    /// Each worker begins with the tile of its number. One that runs the tile of another as well waits in vain, and that is all.
+    /// One for each worker.
     fn tiles(&self, _phase: usize) -> usize {
         self.balls.len() + 1
     }
 
-    fn run(&self, _phase: usize, tiles: Range<usize>, _worker: usize) {
+    /// A worker that comes to the tile of another tells nothing about that one's core: the ball is lost.
+    fn run(&self, _phase: usize, tiles: Range<usize>, worker: usize) {
         for tile in tiles {
             match tile.checked_sub(1) {
                 None => {
-                    let farthest = self.balls.iter().try_fold(0, |farthest, ball| Some(ball.throw()?.max(farthest)));
+                    let farthest = if worker == 0 { self.throw() } else { None };
                     self.farthest.store(farthest.unwrap_or(UNKNOWN), Ordering::Release);
+                    // Nobody waits for a ball that will not be thrown.
+                    self.balls.iter().for_each(Ball::lose);
                 }
-                Some(other) => self.balls[other].throw_back(),
+                Some(other) if tile == worker => self.balls[other].throw_back(),
+                Some(other) => self.balls[other].lose(),
             }
         }
     }
@@ -149,7 +178,8 @@ mod tests {
 
     #[test]
     fn workers_answer_each_other() {
-        for count in [2, 3] {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        for count in 2..=cores.min(4) {
             let workers = Workers::new(count).expect("threads start");
             let mut distance = Distance::between(count);
             // Whoever has lost its core does not answer.
@@ -157,25 +187,28 @@ mod tests {
                 distance.measure(&workers);
                 *distance.farthest.get_mut() != UNKNOWN
             });
-            assert!(measured, "{count} workers");
-            let trip = *distance.farthest.get_mut();
-            assert!(trip > 0 && distance.is_far() == (trip > FAR), "{trip} ns");
+            assert!(measured && *distance.farthest.get_mut() > 0, "{count} workers");
         }
+        assert!(Distance::between(cores + 1).balls.is_empty());
     }
 
     #[test]
-    fn a_lost_ball_changes_nothing() {
+    fn long_trips_are_far_and_lost_balls_change_nothing() {
+        let mut distance = Distance::assumed(false);
+        for (trip, far) in [(FAR + 1, true), (UNKNOWN, true), (FAR, false), (UNKNOWN, false)] {
+            *distance.farthest.get_mut() = trip;
+            distance.conclude();
+            assert_eq!(distance.is_far(), far, "{trip} ns");
+        }
         let ball = Ball::default();
         assert!(ball.throw().is_none() && ball.0.load(Ordering::Relaxed) == LOST);
+        assert!(ball.throw().is_none());
         ball.throw_back();
+        // One worker runs all tiles, one after the other.
         let workers = Workers::new(1).expect("threads start");
-        // One worker runs both tiles, one after the other.
-        let mut distance = Distance { far: true, ..Distance::between(2) };
+        let balls = vec![Ball::default(), Ball::default()];
+        let mut distance = Distance { far: true, balls, ..Distance::assumed(false) };
         distance.measure(&workers);
-        assert!(distance.is_far());
-        distance.balls.clear();
-        distance.measure(&workers);
-        assert!(distance.is_far());
-        assert!(!Distance::between(1).is_far() && Distance::assumed(true).is_far());
+        assert!(distance.is_far() && distance.balls.iter_mut().all(|ball| *ball.0.get_mut() == LOST));
     }
 }

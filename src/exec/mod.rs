@@ -43,7 +43,8 @@ pub enum Want {
     All,
 }
 
-/// Rows of a call from which on the cores' distance is measured first, which takes microseconds: such a call takes milliseconds.
+/// Rows of a call from which on the cores' distance is measured first, which takes microseconds, or 100 when a worker has lost its core: such
+/// a call takes milliseconds.
 const ROWS_WORTH_MEASURING: usize = 64;
 
 /// A plan bound to memory and threads. It knows steps and rows; sequences and prefixes are the business of [`Session`].

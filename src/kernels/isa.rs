@@ -177,7 +177,7 @@ impl Isa {
     }
 
     /// Whether writing a cache line that another core has read takes several times as long as writing one that nobody holds, or that only the
-    /// other core holds. No CPU tells this either.
+    /// other core holds. No CPU tells this either; what Zen 4 does is taken to hold for AMD.
     ///
     /// Measured between two cores of AMD Zen 4 over 384 KB: lines that only the other core holds are written at 73 GB/s, lines that both hold
     /// at 9, past the caches at 29; where the cores have no outer cache in common, at 27, 1.8 and 28.

@@ -43,11 +43,11 @@ impl Kernel for UnaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let width = 0..o.output_width(0);
+        let columns = 0..o.output_width(0);
         if o.in_place(0, 0) {
-            (self.in_place)(o.isa(), &mut o.output(0, rows, width));
+            (self.in_place)(o.isa(), &mut o.output(0, rows, columns));
         } else {
-            let mut out = o.fresh_output(0, rows.clone(), width);
+            let mut out = o.fresh_output(0, rows.clone(), columns);
             (self.rows)(o.isa(), &o.input(0).slice_rows(rows), &mut out);
         }
     }
@@ -70,14 +70,14 @@ impl Kernel for BinaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let width = 0..o.output_width(0);
+        let columns = 0..o.output_width(0);
         let operand = |i: usize| o.input(i).slice_rows(rows.clone());
         if o.in_place(0, 0) {
-            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), width), &operand(1));
+            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), columns), &operand(1));
         } else if self.commutes && o.in_place(1, 0) {
-            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), width), &operand(0));
+            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), columns), &operand(0));
         } else {
-            let mut out = o.fresh_output(0, rows.clone(), width);
+            let mut out = o.fresh_output(0, rows.clone(), columns);
             (self.rows)(o.isa(), &operand(0), &operand(1), &mut out);
         }
     }

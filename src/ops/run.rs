@@ -152,7 +152,8 @@ pub trait Operands: Sync {
     fn context(&self) -> usize;
     /// How many workers share the tiles of a phase. Results must not depend on it.
     fn workers(&self) -> usize;
-    /// Whether the cores of the workers have no cache in common, and memory that one of them has read is slow to write for another.
+    /// Whether the cores of the workers have no cache in common, and memory that one of them has read is slow to write for another. Not in calls of
+    /// few rows, where it makes no difference.
     fn workers_are_apart(&self) -> bool;
     /// A per-row operand: one view row per live row.
     fn input(&self, operand: usize) -> View<'_, f32>;

@@ -15,6 +15,7 @@ pub(in crate::exec) struct NodeOperands<'a, 'w> {
     pub rows: &'a LiveRows,
     pub context: usize,
     pub workers: usize,
+    /// See [`Operands::workers_are_apart`].
     pub apart: bool,
     pub isa: Isa,
     pub scratch: ScratchSlot,

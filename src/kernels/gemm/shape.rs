@@ -146,17 +146,6 @@ impl Shape {
         }
     }
 
-    /// Rows of A or columns of B that a packing tile never exceeds: its group of row blocks or panels is an eighth of them, and a row block may
-    /// have one row more than another.
-    fn most_packed_lines(&self, parts: &Parts) -> usize {
-        match self.shared {
-            Shared::A => {
-                (2 * self.m / TILES).max(float::MOST_BLOCK_ROWS).min(parts.pack_group * float::MOST_BLOCK_ROWS)
-            }
-            Shared::B => PANEL * (self.panels() / TILES).clamp(1, parts.pack_group),
-        }
-    }
-
     pub(super) fn panels(&self) -> usize {
         self.n.div_ceil(PANEL)
     }
@@ -166,22 +155,42 @@ impl Shape {
         self.line_bytes() * self.shared_lines()
     }
 
-    /// Bytes of scratch for each worker, on any instruction set: sums of a panel, and what a tile packs.
+    /// Bytes of scratch for each worker, on any instruction set: sums of a panel, and what a tile packs; or a packing tile, which is packed here
+    /// first where it is then written past the caches. It never falls as sizes grow, so that scratch for the largest product is enough for a
+    /// part of it, of fewer rows or of a shorter reduction.
     pub fn worker_bytes(&self) -> usize {
         let on = |parts: &Parts| {
-            let lines = match self.shared {
-                Shared::A => self.packed_panels(parts) * PANEL,
+            let line = self.longest_chunk_line_bytes(parts);
+            let group = (self.panels() / TILES).clamp(1, parts.pack_group);
+            let panels = (line * PANEL * group).min(parts.tile_panel_bytes.max(line * PANEL));
+            let packed = match self.shared {
+                Shared::A => panels,
                 // Fewer rows may share the other operand.
-                Shared::B => self.tile_rows(parts).max(self.packed_panels(parts) * PANEL),
+                Shared::B => {
+                    panels.max((line * parts.tile_rows).min(parts.tile_bytes.max(line * float::MOST_BLOCK_ROWS)))
+                }
             };
-            // A packing tile is packed here first where it is then written past the caches.
-            let packing = self.chunk_line_bytes(parts) * self.most_packed_lines(parts);
-            packing.max(4 * self.sums(parts) + self.chunk_line_bytes(parts) * lines)
+            (4 * self.sums(parts) + packed).max(line * self.most_packed_lines(parts))
         };
         match self.precision {
             Precision::F32 => on(&VECTORS),
             Precision::Bf16 => on(&VECTORS).max(on(&TILE_REGISTERS)),
         }
+    }
+
+    /// Bytes that [`Shape::chunk_line_bytes`] does not exceed for any reduction that is not longer.
+    fn longest_chunk_line_bytes(&self, parts: &Parts) -> usize {
+        let value = match self.precision {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+        };
+        self.packed_bytes(self.k.min(parts.chunk_bytes / value))
+    }
+
+    /// Rows of A or columns of B that a packing tile of the shared operand, or of A with no more rows than that has lines, never exceeds: its
+    /// group of row blocks or panels is an eighth of them, and one of the blocks, of at least six rows, may have a row more than another.
+    fn most_packed_lines(&self, parts: &Parts) -> usize {
+        (self.shared_lines() / 6 + 4).clamp(float::MOST_BLOCK_ROWS, parts.pack_group * float::MOST_BLOCK_ROWS)
     }
 
     /// Sums of all rows of the largest tile and one panel.

@@ -56,6 +56,7 @@ fn run(gemm: &Gemm, out: &mut dyn Epilogue) {
     let mut shared = vec![0x7fff_ffffu32; shape.shared_bytes() / 4];
     let shared: &mut [u8] = bytemuck::cast_slice_mut(&mut shared);
     for tile in (0..gemm.pack_tiles()).rev() {
+        assert!(gemm.pack_range(tile).len() <= shape.worker_bytes(), "a packing tile fits a worker's scratch");
         gemm.pack_tile(tile, &mut shared[gemm.pack_range(tile)]);
     }
     for tile in (0..gemm.tiles()).rev() {
@@ -167,7 +168,7 @@ fn sums_of_chunks_wait_in_the_output_or_in_scratch_with_the_same_bits() {
     }
 }
 
-/// Stores whole panels past the caches, adds them to what is there, or adds a bias.
+/// Stores whole panels as `caching` says, added to what is there or with a bias.
 struct Streamed<'a> {
     out: ViewMut<'a, f32>,
     accumulate: bool,
@@ -245,14 +246,47 @@ fn rows_do_not_depend_on_their_neighbours() {
 }
 
 #[test]
-fn scratch_grows_with_what_is_packed() {
-    let shape = Shape { m: 256, n: 50257, k: 768, precision: Precision::F32, shared: Shared::A };
-    assert_eq!(shape.shared_bytes(), 256 * 768 * 4);
-    assert_eq!(shape.worker_bytes(), 256 * 32 * 4 + 4 * 32 * 768 * 4);
-    // Of few columns a packing tile of rows takes more: an eighth of the rows, or twice that where they do not divide.
-    assert_eq!(Shape { n: 64, ..shape }.worker_bytes(), 64 * 768 * 4);
-    assert_eq!(Shape { n: 64, k: 3072, ..shape }.worker_bytes(), 64 * 768 * 4);
-    let shape = Shape { m: 50257, n: 768, k: 255, precision: Precision::Bf16, shared: Shared::B };
-    assert_eq!(shape.shared_bytes(), 768 * 128 * 4);
-    assert!(shape.worker_bytes() <= (288 << 10) + 1024 * 32 * 4);
+fn scratch_for_the_largest_product_is_enough_for_its_parts() {
+    let f32 = Shape { m: 256, n: 50257, k: 768, precision: Precision::F32, shared: Shared::A };
+    assert_eq!(f32.shared_bytes(), 256 * 768 * 4);
+    let bf16 = Shape { m: 50257, n: 768, k: 255, precision: Precision::Bf16, shared: Shared::B };
+    assert_eq!(bf16.shared_bytes(), 768 * 128 * 4);
+    assert!(f32.worker_bytes() <= 256 * 32 * 4 + (416 << 10) && bf16.worker_bytes() <= (288 << 10) + 1024 * 32 * 4);
+    let lengths = [1, 31, 200, 576, 768, 769, 1000, 1536, 1537, 1792, 2048, 3072, 3712, 4096, 11008];
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (m, n) in [(40, 64), (700, 768), (768, 768), (768, 4096), (1024, 1024), (1792, 2048), (9000, 192)] {
+            for shared in [Shared::A, Shared::B] {
+                let shape = |m, k| Shape { m, n, k, precision, shared };
+                let bytes = lengths.map(|k| shape(m, k).worker_bytes());
+                assert!(bytes.is_sorted(), "{precision:?} {m} × {n} {shared:?}: {bytes:?}");
+                let rows = [1, 20, m / 2, m - 1, m].map(|m| shape(m, 768).worker_bytes());
+                assert!(rows.is_sorted(), "{precision:?} {m} × {n} {shared:?}: {rows:?}");
+            }
+            // With fewer rows than columns the rows are what is shared.
+            for (rows, k) in
+                [m, n, n / 2].into_iter().filter(|&r| r <= n && r <= m).flat_map(|r| lengths.map(|k| (r, k)))
+            {
+                let planned = Shape { m, n, k, precision, shared: Shared::B }.worker_bytes();
+                assert!(Shape { m: rows, n, k, precision, shared: Shared::A }.worker_bytes() <= planned, "{rows} {k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packing_tiles_fit_a_workers_scratch() {
+    for (isa, precision) in Isa::available().into_iter().flat_map(|i| [(i, Precision::F32), (i, Precision::Bf16)]) {
+        for lines in [1, 6, 14, 33, 97, 191, 256, 500, 768, 1100] {
+            let (x, w) = (Matrix::new(1, lines, 40), Matrix::new(2, lines, 40));
+            for shared in [Shared::A, Shared::B] {
+                let gemm = Gemm::new(isa, precision, x.operand(false), w.operand(true), shared);
+                let longest = (0..gemm.pack_tiles()).map(|tile| gemm.pack_range(tile).len()).max();
+                assert!(
+                    longest <= Some(gemm.shape().worker_bytes()),
+                    "{} {precision:?} {lines} {shared:?}",
+                    isa.name()
+                );
+            }
+        }
+    }
 }

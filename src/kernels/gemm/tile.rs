@@ -205,7 +205,8 @@ impl Gemm<'_> {
                 if streams {
                     let here = &mut kept[..rows.len() * PANEL];
                     if !sums.fresh {
-                        // SAFETY: the rows of the output that this block has.
+                        // SAFETY: the rows of the output that this block has and no other tile; an earlier chunk has written them, or they
+                        // are what the product is added to.
                         unsafe { load_rows(at, sums.stride, here) };
                     }
                     run(Sums { at: here.as_mut_ptr(), stride: PANEL, fresh: sums.fresh, next });

@@ -32,15 +32,15 @@ impl Kernel for NormKernel {
         let bias = (self.kind == NormKind::Layer).then(|| o.fixed(2));
         let parameters = NormParameters { weight: o.fixed(1), bias, eps: self.eps };
         let mut statistics = self.save.then(|| o.output(1, rows.clone(), 0..self.kind.statistics()));
-        let (isa, width) = (o.isa(), 0..o.output_width(0));
+        let (isa, columns) = (o.isa(), 0..o.output_width(0));
         if o.in_place(0, 0) {
-            let mut out = o.output(0, rows, width);
+            let mut out = o.output(0, rows, columns);
             match self.kind {
                 NormKind::Layer => norm::layer_norm_inplace(isa, &mut out, parameters, statistics.as_mut()),
                 NormKind::Rms => norm::rms_norm_inplace(isa, &mut out, parameters, statistics.as_mut()),
             }
         } else {
-            let mut out = o.fresh_output(0, rows.clone(), width);
+            let mut out = o.fresh_output(0, rows.clone(), columns);
             let x = o.input(0).slice_rows(rows);
             match self.kind {
                 NormKind::Layer => norm::layer_norm(isa, &x, parameters, &mut out, statistics.as_mut()),
