@@ -132,7 +132,8 @@ pub unsafe fn stream<F: LaneFn<N, M>, const N: usize, const M: usize>(
     outputs: [(*mut f32, Write); M],
     len: usize,
 ) {
-    dispatch(isa, Map { function, inputs, outputs, len, ahead: STREAM_AHEAD, apart: false });
+    let ahead = if isa.prefetches_streams_itself() { 0 } else { STREAM_AHEAD };
+    dispatch(isa, Map { function, inputs, outputs, len, ahead, apart: false });
 }
 
 /// Replaces each element of `x` by the function of it.
