@@ -5,11 +5,7 @@
 use super::isa::Isa;
 use super::linear::PANEL;
 use super::view::ViewMut;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::ops::Range;
-#[cfg(target_arch = "x86_64")]
-use std::sync::OnceLock;
 
 /// Whether rows of [`PANEL`] values from `at` on, `stride` values apart, can be written so: they are whole cache lines.
 pub(super) fn fits(isa: Isa, at: *const f32, stride: usize) -> bool {
@@ -72,7 +68,7 @@ pub fn copy(isa: Isa, from: &[u8], to: &mut [u8]) {
 #[cfg(target_arch = "x86_64")]
 pub fn take_back(out: &mut ViewMut<f32>, rows: Range<usize>) {
     assert!(rows.end <= out.rows(), "rows {rows:?} of {}", out.rows());
-    if !flushes() {
+    if !super::isa::flushes_lines() {
         return;
     }
     let bytes = 4 * out.width();
@@ -85,18 +81,6 @@ pub fn take_back(out: &mut ViewMut<f32>, rows: Range<usize>) {
             }
         }
     }
-}
-
-/// Whether the CPU has CLFLUSHOPT (leaf 7 of CPUID, EBX bit 23; Intel SDM volume 2A).
-#[cfg(target_arch = "x86_64")]
-fn flushes() -> bool {
-    static FLUSHES: OnceLock<bool> = OnceLock::new();
-    *FLUSHES.get_or_init(|| {
-        // SAFETY: every x86-64 CPU has the instruction, and leaf 0 tells the last leaf.
-        #[allow(unused_unsafe, reason = "safe from Rust 1.92 on")]
-        let bits = unsafe { if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).ebx } };
-        bits >> 23 & 1 == 1
-    })
 }
 
 #[cfg(not(target_arch = "x86_64"))]

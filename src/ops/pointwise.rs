@@ -43,11 +43,10 @@ impl Kernel for UnaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let columns = 0..o.output_width(0);
+        let mut out = o.fresh_output(0, rows.clone(), 0..o.output_width(0));
         if o.in_place(0, 0) {
-            (self.in_place)(o.isa(), &mut o.output(0, rows, columns));
+            (self.in_place)(o.isa(), &mut out);
         } else {
-            let mut out = o.fresh_output(0, rows.clone(), columns);
             (self.rows)(o.isa(), &o.input(0).slice_rows(rows), &mut out);
         }
     }
@@ -70,14 +69,13 @@ impl Kernel for BinaryKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let columns = 0..o.output_width(0);
+        let mut out = o.fresh_output(0, rows.clone(), 0..o.output_width(0));
         let operand = |i: usize| o.input(i).slice_rows(rows.clone());
         if o.in_place(0, 0) {
-            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), columns), &operand(1));
+            (self.in_place)(o.isa(), &mut out, &operand(1));
         } else if self.commutes && o.in_place(1, 0) {
-            (self.in_place)(o.isa(), &mut o.output(0, rows.clone(), columns), &operand(0));
+            (self.in_place)(o.isa(), &mut out, &operand(0));
         } else {
-            let mut out = o.fresh_output(0, rows.clone(), columns);
             (self.rows)(o.isa(), &operand(0), &operand(1), &mut out);
         }
     }

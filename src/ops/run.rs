@@ -171,10 +171,10 @@ pub trait Operands: Sync {
     fn output_width(&self, output: usize) -> usize;
     /// Rows and columns of a per-row output, to write.
     fn output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32>;
-    /// As [`Operands::output`], for a kernel that writes all of it and reads nothing of it before; it is not planned onto an operand.
+    /// As [`Operands::output`], for a kernel that writes all of it, and reads nothing of it before unless it is planned onto an operand.
     fn fresh_output(&self, output: usize, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, f32> {
         let mut out = self.output(output, rows, columns);
-        if self.workers_are_apart() {
+        if self.workers_are_apart() && !self.is_in_place(output) {
             let rows = 0..out.rows();
             stream::take_back(&mut out, rows);
         }
@@ -194,6 +194,8 @@ pub trait Operands: Sync {
     fn fixed_in_place_bf16(&self, operand: usize, elements: Range<usize>) -> ViewMut<'_, half::bf16>;
     /// Whether the output was planned onto the operand's memory.
     fn in_place(&self, operand: usize, output: usize) -> bool;
+    /// Whether the output was planned onto the memory of any operand.
+    fn is_in_place(&self, output: usize) -> bool;
     /// Part of the shared scratch, to read; elements of f32.
     fn shared(&self, elements: Range<usize>) -> View<'_, f32>;
     /// `rows` rows of `width` elements of the shared scratch from element `start` on, to read.

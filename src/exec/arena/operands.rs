@@ -221,6 +221,10 @@ impl Operands for NodeOperands<'_, '_> {
         self.node.in_place.contains(&(operand, output))
     }
 
+    fn is_in_place(&self, output: usize) -> bool {
+        self.node.in_place.iter().any(|&(_, o)| o == output)
+    }
+
     fn shared(&self, elements: Range<usize>) -> View<'_, f32> {
         let ScratchSlot { ptr, len } = self.node.shared;
         assert!(

@@ -120,10 +120,11 @@ impl Shape {
 
     /// Inputs of a chunk of the reduction; for bf16 a multiple of [`STEP`].
     pub(super) fn chunk(&self, parts: &Parts) -> usize {
-        let (most, step) = match self.precision {
-            Precision::F32 => (parts.chunk_bytes / 4, 2),
-            Precision::Bf16 => (parts.chunk_bytes / 2, STEP),
+        let step = match self.precision {
+            Precision::F32 => 2,
+            Precision::Bf16 => STEP,
         };
+        let most = self.longest_chunk(parts);
         let chunks = self.k.div_ceil(most).max(1);
         self.k.div_ceil(chunks).next_multiple_of(step).max(step)
     }
@@ -178,13 +179,17 @@ impl Shape {
         }
     }
 
+    /// Inputs of the longest chunk of any reduction.
+    fn longest_chunk(&self, parts: &Parts) -> usize {
+        match self.precision {
+            Precision::F32 => parts.chunk_bytes / 4,
+            Precision::Bf16 => parts.chunk_bytes / 2,
+        }
+    }
+
     /// Bytes that [`Shape::chunk_line_bytes`] does not exceed for any reduction that is not longer.
     fn longest_chunk_line_bytes(&self, parts: &Parts) -> usize {
-        let value = match self.precision {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
-        };
-        self.packed_bytes(self.k.min(parts.chunk_bytes / value))
+        self.packed_bytes(self.k.min(self.longest_chunk(parts)))
     }
 
     /// Rows of A or columns of B that a packing tile of the shared operand, or of A with no more rows than that has lines, never exceeds: its

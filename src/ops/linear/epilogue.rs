@@ -53,7 +53,7 @@ impl<'a> Finish<'a> {
             let cut = lower.max(start)..upper.min(start + width);
             if cut.start < cut.end {
                 let mut view = o.output(i, rows.clone(), cut.start - start..cut.end - start);
-                if o.workers_are_apart() && !form.residual.is_some_and(|i| o.in_place(i, 0)) {
+                if o.workers_are_apart() && !o.is_in_place(i) {
                     stream::take_back(&mut view, mine.clone());
                 }
                 parts[i] = Some((cut.start, view));

@@ -152,12 +152,8 @@ impl Kernel for DInputKernel {
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
         let rows = tile_rows(tile, o.rows().len());
-        let in_place = self.existing && o.in_place(2, 0);
-        let mut out = match in_place {
-            true => o.output(0, rows.clone(), 0..self.k),
-            false => o.fresh_output(0, rows.clone(), 0..self.k),
-        };
-        if self.existing && !in_place {
+        let mut out = o.fresh_output(0, rows.clone(), 0..self.k);
+        if self.existing && !o.in_place(2, 0) {
             crate::kernels::elementwise::copy(&o.input(2).slice_rows(rows.clone()), &mut out);
         }
         let write = if self.existing { Write::Add } else { Write::Overwrite };

@@ -32,15 +32,14 @@ impl Kernel for NormKernel {
         let bias = (self.kind == NormKind::Layer).then(|| o.fixed(2));
         let parameters = NormParameters { weight: o.fixed(1), bias, eps: self.eps };
         let mut statistics = self.save.then(|| o.output(1, rows.clone(), 0..self.kind.statistics()));
-        let (isa, columns) = (o.isa(), 0..o.output_width(0));
+        let isa = o.isa();
+        let mut out = o.fresh_output(0, rows.clone(), 0..o.output_width(0));
         if o.in_place(0, 0) {
-            let mut out = o.output(0, rows, columns);
             match self.kind {
                 NormKind::Layer => norm::layer_norm_inplace(isa, &mut out, parameters, statistics.as_mut()),
                 NormKind::Rms => norm::rms_norm_inplace(isa, &mut out, parameters, statistics.as_mut()),
             }
         } else {
-            let mut out = o.fresh_output(0, rows.clone(), columns);
             let x = o.input(0).slice_rows(rows);
             match self.kind {
                 NormKind::Layer => norm::layer_norm(isa, &x, parameters, &mut out, statistics.as_mut()),
@@ -66,17 +65,12 @@ impl Kernel for NormDInputKernel {
         let (isa, weight) = (o.isa(), o.fixed(3));
         let x = o.input(1).slice_rows(rows.clone());
         let statistics = o.input(2).slice_rows(rows.clone());
-        let output = |rows| o.output(0, rows, 0..o.output_width(0));
+        let mut out = o.fresh_output(0, rows.clone(), 0..o.output_width(0));
         if !self.accumulate && o.in_place(0, 0) {
-            return backward::norm_backward_input_inplace(isa, &x, &statistics, weight, &mut output(rows));
+            return backward::norm_backward_input_inplace(isa, &x, &statistics, weight, &mut out);
         }
         let d_out = o.input(0).slice_rows(rows.clone());
-        let in_place = self.accumulate && o.in_place(4, 0);
-        let mut out = match in_place {
-            true => output(rows.clone()),
-            false => o.fresh_output(0, rows.clone(), 0..o.output_width(0)),
-        };
-        if self.accumulate && !in_place {
+        if self.accumulate && !o.in_place(4, 0) {
             copy(&o.input(4).slice_rows(rows), &mut out);
         }
         let write = if self.accumulate { Write::Add } else { Write::Overwrite };
