@@ -60,8 +60,8 @@ pub fn product(
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if x.blocks().on_tiles() {
-        return product_on_tiles(weights, panels, x, blocks, out);
+    if int8::in_groups(weights, x, &blocks) {
+        return product_in_groups(weights, panels, x, blocks, out);
     }
     if let Some(chunk) = chunks::chunk(weights, x, &blocks) {
         return chunks::product(weights, panels, x, blocks, chunk, out);
@@ -117,8 +117,8 @@ pub fn product_pair(
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if x.blocks().on_tiles() {
-        return pair_on_tiles(weights, panels, x, blocks, out);
+    if int8::in_groups(a, x, &blocks) && int8::in_groups(b, x, &blocks) {
+        return pair_in_groups(weights, panels, x, blocks, out);
     }
     let [mut sums_a, mut sums_b] = [TileSums::new(), TileSums::new()];
     if is_one_row(x, &blocks) {
@@ -141,20 +141,21 @@ pub fn product_pair(
     }
 }
 
-/// [`product`] of quantised weights on tile registers. Never inlined: its sums would make every call of a single row touch all their pages.
+/// [`product`] of quantised weights in groups of row blocks. Never inlined: its sums would make every call of a single row touch all their pages.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
-fn product_on_tiles(
+fn product_in_groups(
     weights: &PackedMatrix,
     panels: Range<usize>,
     x: &Prepared,
     blocks: Range<usize>,
     out: &mut dyn Epilogue,
 ) {
-    let mut sums = int8::tiles::GroupSums::new();
-    for (panel, group) in groups_on_tiles(panels, blocks) {
+    let mut sums = int8::GroupSums::new();
+    for (panel, group) in groups(panels, blocks) {
         let columns = columns_of(weights, panel);
-        let mut sums = sums.multiply(weights, panel, x, group.clone());
+        let place = |block| out.place(x.blocks().rows_of(block), columns.clone());
+        let mut sums = sums.multiply(weights, panel, x, group.clone(), place);
         for block in group {
             let rows = x.blocks().rows_of(block);
             let (here, after) = sums.split_at_mut(rows.len() * PANEL);
@@ -164,22 +165,23 @@ fn product_on_tiles(
     }
 }
 
-/// [`product_pair`], as [`product_on_tiles`].
+/// [`product_pair`], as [`product_in_groups`].
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
-fn pair_on_tiles(
+fn pair_in_groups(
     [a, b]: [&PackedMatrix; 2],
     panels: Range<usize>,
     x: &Prepared,
     blocks: Range<usize>,
     out: &mut dyn PairEpilogue,
 ) {
-    let mut sums = [int8::tiles::GroupSums::new(), int8::tiles::GroupSums::new()];
-    for (panel, group) in groups_on_tiles(panels, blocks) {
+    let mut sums = [int8::GroupSums::new(), int8::GroupSums::new()];
+    for (panel, group) in groups(panels, blocks) {
         let columns = columns_of(a, panel);
         let [sums_a, sums_b] = &mut sums;
-        let mut sums_a = sums_a.multiply(a, panel, x, group.clone());
-        let mut sums_b = sums_b.multiply(b, panel, x, group.clone());
+        let mut sums_a = sums_a.multiply(a, panel, x, group.clone(), |_| Place::NOWHERE);
+        let place = |block| out.place(x.blocks().rows_of(block), columns.clone());
+        let mut sums_b = sums_b.multiply(b, panel, x, group.clone(), place);
         for block in group {
             let rows = x.blocks().rows_of(block);
             let (here_a, after_a) = sums_a.split_at_mut(rows.len() * PANEL);
@@ -192,8 +194,8 @@ fn pair_on_tiles(
 
 /// Panels `panels`, each with all of `blocks` in groups that go through it at once.
 #[cfg(target_arch = "x86_64")]
-fn groups_on_tiles(panels: Range<usize>, blocks: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
-    use int8::tiles::GROUP;
+fn groups(panels: Range<usize>, blocks: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    use int8::GROUP;
     panels.flat_map(move |panel| {
         blocks.clone().step_by(GROUP).map({
             let end = blocks.end;

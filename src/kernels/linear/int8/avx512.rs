@@ -1,9 +1,11 @@
 //! AVX-512, with VNNI or with 16-bit multiply-adds.
 #![allow(unsafe_code)]
 
-use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, STREAM_AHEAD, by_layout};
+use super::levels::{FEWEST_ROWS, LevelKernel};
+use super::weights_avx512::{minimum, quants, scale};
+use super::{LAYOUTS, LEVELS, ROW_BLOCK_BYTES, RowBlock, SCALE_BITS, STREAM_AHEAD, by_layout};
 use crate::kernels::linear::float::avx512::Rows;
-use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
+use crate::kernels::linear::layout::{BLOCK, Layout};
 use crate::kernels::linear::{Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
 
@@ -25,15 +27,63 @@ pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
     by_layout!(layout, table)
 }
 
-/// Defines a kernel of `R` rows by `H × 16` outputs at a time, with the given features and dot product of four bytes.
+/// The kernel for `rows` rows (8 to 12) that takes products of scales from [levels](super::levels).
+pub(super) fn level_kernel(layout: Layout, rows: usize) -> LevelKernel {
+    macro_rules! table {
+        ($code:literal) => {
+            [
+                multiply_levels::<8, $code>,
+                multiply_levels::<9, $code>,
+                multiply_levels::<10, $code>,
+                multiply_levels::<11, $code>,
+                multiply_levels::<12, $code>,
+            ][rows - FEWEST_ROWS] as LevelKernel
+        };
+    }
+    by_layout!(layout, table)
+}
+
+/// # Safety
+/// As [`multiply_vnni`]; `levels` are those of all blocks of the panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn multiply_levels<const R: usize, const LAYOUT: usize>(
+    panel: *const u8,
+    levels: *const f32,
+    x: *const u8,
+    k: usize,
+    out: Sums,
+    ahead: Ahead,
+) {
+    // SAFETY: the caller's.
+    unsafe { vnni::<R, 1, LAYOUT, true>(panel, levels, x, k, out, ahead) }
+}
+
+/// Defines a kernel of `R` rows by `H × 16` outputs at a time, with the given features and dot product of four bytes, and its inner form: with
+/// `TABLED` products of scales come from `levels`.
 macro_rules! define {
-    ($name:ident, $features:literal, $dot:ident) => {
+    ($name:ident, $inner:ident, $features:literal, $dot:ident) => {
         /// # Safety
         /// The CPU has the features; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R`
         /// rows (aligned to 4 bytes), `out` addresses `R` rows of `PANEL` values.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize, const H: usize, const LAYOUT: usize>(
             panel: *const u8,
+            x: *const u8,
+            k: usize,
+            out: Sums,
+            ahead: Ahead,
+        ) {
+            // SAFETY: the caller's.
+            unsafe { $inner::<R, H, LAYOUT, false>(panel, std::ptr::null(), x, k, out, ahead) }
+        }
+
+        /// # Safety
+        /// As the kernel; with `TABLED` `levels` are those of all blocks of the panel.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $inner<const R: usize, const H: usize, const LAYOUT: usize, const TABLED: bool>(
+            panel: *const u8,
+            levels: *const f32,
             x: *const u8,
             k: usize,
             out: Sums,
@@ -100,8 +150,19 @@ macro_rules! define {
                             // SAFETY: the scales of the block and the header of its 256 inputs.
                             let d = unsafe { scale(scales, panel.wrapping_add(header), layout, part, first + h) };
                             for r in 0..R {
-                                // SAFETY: row `r` of the prepared block.
-                                let d = _mm512_mul_ps(d, _mm512_set1_ps(unsafe { *rows.scale(r) }));
+                                // SAFETY: row `r` of the prepared block, and the level of its scale, which is less than 2 LEVELS eighths.
+                                let d = unsafe {
+                                    if TABLED {
+                                        // Read one by one: levels of several rows at once would leave a vector by instructions that
+                                        // take slots of multipliers.
+                                        let scale = rows.scale(r).cast::<u32>().read_volatile();
+                                        let level = scale as usize >> (23 - SCALE_BITS) & (LEVELS - 1);
+                                        let at = levels.wrapping_add(((b * 2 + first + h) * LEVELS + level) * 16);
+                                        _mm512_scalef_ps(_mm512_load_ps(at), _mm512_set1_ps(*rows.exponent(r)))
+                                    } else {
+                                        _mm512_mul_ps(d, _mm512_set1_ps(*rows.scale(r)))
+                                    }
+                                };
                                 sums[r][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][h]), d, sums[r][h]);
                             }
                         }
@@ -129,8 +190,8 @@ macro_rules! define {
     };
 }
 
-define!(multiply_vnni, "avx512f,avx512bw,avx512vnni", dot_vnni);
-define!(multiply_wide, "avx512f,avx512bw", dot_wide);
+define!(multiply_vnni, vnni, "avx512f,avx512bw,avx512vnni", dot_vnni);
+define!(multiply_wide, wide, "avx512f,avx512bw", dot_wide);
 
 /// Asks for the share of group `group` of the block [`STREAM_AHEAD`] bytes after `block`.
 #[inline(always)]
@@ -159,75 +220,4 @@ fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
     );
     let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(w), _mm512_srai_epi16::<8>(a));
     _mm512_add_epi32(sum, _mm512_add_epi32(even, odd))
-}
-
-/// Quants of group `group` of 16 outputs as bytes; for [`Layout::Nibble`] 16 times that, so that 128 stands for zero as with bytes.
-///
-/// # Safety
-/// `block` points to a block of the layout.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn quants(block: *const u8, layout: Layout, group: usize, half: usize) -> __m512i {
-    let at = if layout.is_nibble() { group % 4 } else { group };
-    // SAFETY: `at < 4` for nibbles and 8 for bytes, `half < 2`.
-    let v = unsafe { _mm512_loadu_si512(block.add((at * 2 + half) * 64).cast()) };
-    if !layout.is_nibble() {
-        return v;
-    }
-    if layout.has_min() {
-        let v = if group < 4 { v } else { _mm512_srli_epi16::<4>(v) };
-        return _mm512_and_si512(v, _mm512_set1_epi8(15));
-    }
-    let v = if group < 4 { _mm512_slli_epi16::<4>(v) } else { v };
-    _mm512_and_si512(v, _mm512_set1_epi8(-16))
-}
-
-/// Scales of 16 outputs for part `part` of the block, in the unit of [`quants`].
-///
-/// # Safety
-/// `scales` points behind the quants of a block of the layout, `header` to the header of its 256 inputs.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn scale(scales: *const u8, header: *const u8, layout: Layout, part: usize, half: usize) -> __m512 {
-    // SAFETY: 16 values of 32.
-    unsafe {
-        if layout == Layout::Nibble {
-            return _mm512_mul_ps(halves(scales.add(half * 32)), _mm512_set1_ps(1.0 / 16.0));
-        }
-        if !layout.is_super() {
-            return halves(scales.add(half * 32));
-        }
-        let bytes = _mm_loadu_si128(scales.add(part * PANEL + half * 16).cast());
-        let sub = if layout == Layout::Byte16 { _mm512_cvtepi8_epi32(bytes) } else { _mm512_cvtepu8_epi32(bytes) };
-        _mm512_mul_ps(halves(header.add(half * 32)), _mm512_cvtepi32_ps(sub))
-    }
-}
-
-/// Minima of 16 outputs.
-///
-/// # Safety
-/// As [`scale`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn minimum(scales: *const u8, header: *const u8, layout: Layout, half: usize) -> __m512 {
-    // SAFETY: 16 values of 32.
-    unsafe {
-        if !layout.is_super() {
-            return halves(scales.add(2 * PANEL + half * 32));
-        }
-        let sub = _mm512_cvtepu8_epi32(_mm_loadu_si128(scales.add(PANEL + half * 16).cast()));
-        let product = _mm512_mul_ps(halves(header.add(2 * PANEL + half * 32)), _mm512_cvtepi32_ps(sub));
-        _mm512_sub_ps(_mm512_setzero_ps(), product)
-    }
-}
-
-/// 16 f16 values, widened.
-///
-/// # Safety
-/// 32 bytes can be read.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn halves(at: *const u8) -> __m512 {
-    // SAFETY: the caller's.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
 }

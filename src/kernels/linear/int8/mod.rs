@@ -4,27 +4,41 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod groups;
+#[cfg(target_arch = "x86_64")]
+mod levels;
 mod portable;
 mod prepare;
 #[cfg(target_arch = "x86_64")]
 mod prepare_avx512;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod tiles;
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod weights_avx512;
 
 use super::Kernel;
 use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use groups::{GROUP, GroupSums, in_groups};
 pub(super) use prepare::prepare;
 
-/// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, and minus [`ZERO`]
-/// times the sum of all 32 and of the last 16.
-pub(super) const ROW_BLOCK_BYTES: usize = 48;
+/// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, minus [`ZERO`]
+/// times the sum of all 32 and of the last 16, and the scale's exponent (of two, as f32).
+pub(super) const ROW_BLOCK_BYTES: usize = 52;
 
 /// The quant that stands for zero in [`Layout::Byte`]; others are a fraction of it.
 const ZERO: i32 = 128;
+
+/// Bits of the scale of a block of activations behind the leading one: so few that the product of a weight's scale with each of the
+/// [`LEVELS`] can be at hand ([`levels`]). Rounding scales up makes a quantised activation coarser by a sixteenth on average.
+const SCALE_BITS: u32 = 3;
+/// Scales of activations, apart from a power of two.
+const LEVELS: usize = 1 << SCALE_BITS;
 
 /// Rows in a full register block.
 pub(super) fn block_rows(isa: Isa) -> usize {
@@ -82,6 +96,12 @@ impl<const R: usize> RowBlock<R> {
     /// Minus [`ZERO`] times the sum of row `r`.
     fn minus_sum(&self, r: usize) -> *const i32 {
         self.0.wrapping_add(40 * R + 4 * r).cast()
+    }
+
+    /// Exponent of two of the scale of row `r`: the scale is this power times one of [`LEVELS`] from 1 to below 2.
+    #[cfg(target_arch = "x86_64")]
+    fn exponent(&self, r: usize) -> *const f32 {
+        self.0.wrapping_add(48 * R + 4 * r).cast()
     }
 
     /// Minus [`ZERO`] times the sum of the last 16 values of row `r`.

@@ -1,7 +1,9 @@
-//! Rounding activations to int8 blocks. The body is plain Rust, also compiled for AVX2.
+//! Rounding activations to int8 blocks: of 32 inputs x of a row, with m the largest magnitude, s = m / 127 rounded up to [`SCALE_BITS`] bits
+//! behind the leading one, and q = x / s rounded to nearest, ties to even. Where s is not a normal number, block and scale are 0, or not finite
+//! as x is. The body is plain Rust, also compiled for AVX2.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, ZERO};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::layout::BLOCK;
@@ -48,15 +50,35 @@ fn prepare_avx2(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
 /// Adding and subtracting this rounds magnitudes below 2^22 to integers, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
+/// The scale from `scale` on that has [`SCALE_BITS`] bits behind the leading one; 0 for what is not normal, and NaN for NaN.
+#[inline(always)]
+fn round_up(scale: f32) -> f32 {
+    const REST: u32 = (1 << (23 - SCALE_BITS)) - 1;
+    if scale < f32::MIN_POSITIVE {
+        return 0.0;
+    }
+    let bits = scale.to_bits();
+    f32::from_bits(if scale < f32::INFINITY { (bits + REST) & !REST } else { bits })
+}
+
+/// The exponent of two of zero, a normal number, an infinity or NaN, which stay what they are but for zero: it becomes −∞.
+#[inline(always)]
+fn exponent(scale: f32) -> f32 {
+    match scale.to_bits() >> 23 & 255 {
+        0 => f32::NEG_INFINITY,
+        255 => scale,
+        biased => biased as f32 - 127.0,
+    }
+}
+
 #[inline(always)]
 fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
     for (x, dst) in row.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(ROW_BLOCK_BYTES * count)) {
         let x: &[f32; BLOCK] = x.try_into().expect("a whole block");
         // Compared as integers, magnitudes order like floats and NaN is above all: it ends up in the scale.
         let largest = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
-        let largest = f32::from_bits(largest);
-        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        let scale = largest / 127.0;
+        let scale = round_up(f32::from_bits(largest) / 127.0);
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         let mut q = [0i8; BLOCK];
         for (q, v) in q.iter_mut().zip(x) {
             *q = ((v * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32) as i8;
@@ -68,11 +90,12 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
             let at = (group * count + r) * 4;
             quants[at..at + 4].copy_from_slice(bytemuck::cast_slice(q));
         }
-        let words: [[u8; 4]; 4] = [
+        let words: [[u8; 4]; 5] = [
             scale.to_ne_bytes(),
             (scale * sum as f32).to_ne_bytes(),
             (-ZERO * sum).to_ne_bytes(),
             (-ZERO * late).to_ne_bytes(),
+            exponent(scale).to_ne_bytes(),
         ];
         for (i, word) in words.iter().enumerate() {
             rest[(i * count + r) * 4..][..4].copy_from_slice(word);

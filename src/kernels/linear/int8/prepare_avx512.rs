@@ -2,7 +2,7 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, ZERO};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::interleave::avx512::transpose;
 use crate::kernels::interleave::words_avx512::mask;
@@ -51,10 +51,10 @@ unsafe fn prepare_blocks<const N: usize>(rows: &[&[f32]], first: usize, for_tile
             *largest = _mm512_max_epi32(_mm512_and_si512(low, magnitude), _mm512_and_si512(high, magnitude));
         }
         let largest = _mm512_castsi512_ps(largest_of_each(largest));
+        scales[b] = round_up(_mm512_div_ps(largest, _mm512_set1_ps(127.0)));
         // NaN is unequal to zero, and the result NaN.
-        let some = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(largest, _mm512_setzero_ps());
-        let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(127.0), largest);
-        scales[b] = _mm512_div_ps(largest, _mm512_set1_ps(127.0));
+        let some = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(scales[b], _mm512_setzero_ps());
+        let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0), scales[b]);
         // SAFETY: room for 16 values.
         unsafe { _mm512_storeu_ps(inverses[b].as_mut_ptr(), inverse) }
     }
@@ -90,7 +90,9 @@ unsafe fn prepare_blocks<const N: usize>(rows: &[&[f32]], first: usize, for_tile
         let minus = |sum| _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<{ ZERO.ilog2() }>(sum));
         let sum = _mm512_add_epi32(early, late);
         let scaled_sum = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum));
-        let after = [_mm512_castps_si512(scale), _mm512_castps_si512(scaled_sum), minus(sum), minus(late)];
+        let bits = |values: __m512| _mm512_castps_si512(values);
+        let exponent = _mm512_getexp_ps(scale);
+        let after = [bits(scale), bits(scaled_sum), minus(sum), minus(late), bits(exponent)];
         for (i, &words) in after.iter().enumerate() {
             // SAFETY: a word of each row, which the mask selects, behind the values of the block.
             unsafe { _mm512_mask_storeu_epi32(at.add((BLOCK + 4 * i) * count).cast(), mask(count), words) }
@@ -103,6 +105,18 @@ unsafe fn prepare_blocks<const N: usize>(rows: &[&[f32]], first: usize, for_tile
             unsafe { _mm512_mask_storeu_epi32(at.add(4 * g * count).cast(), mask(count), words) }
         }
     }
+}
+
+/// As [`super::prepare::round_up`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn round_up(scales: __m512) -> __m512 {
+    let rest = _mm512_set1_epi32((1 << (23 - SCALE_BITS)) - 1);
+    let bits = _mm512_castps_si512(scales);
+    let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(scales, _mm512_set1_ps(f32::INFINITY));
+    let rounded = _mm512_mask_andnot_epi32(bits, finite, rest, _mm512_add_epi32(bits, rest));
+    let counts = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(scales, _mm512_set1_ps(f32::MIN_POSITIVE));
+    _mm512_castsi512_ps(_mm512_maskz_mov_epi32(counts, rounded))
 }
 
 /// The largest lane of each vector, as integers.

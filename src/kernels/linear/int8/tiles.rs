@@ -8,7 +8,6 @@
 
 use super::unpack::{Step, steps_per_block, unpack};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, by_layout};
-use crate::kernels::isa::Isa;
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{PackedMatrix, Prepared};
 use crate::kernels::tiles::{self, Config, ROW_BYTES, ROWS};
@@ -19,58 +18,33 @@ use std::ops::Range;
 /// Steps (see [`Step`]) that are multiplied at a time: with their dot products of one row block they leave a third of a first-level cache.
 const STEPS: usize = 8;
 
-/// Most row blocks that share the unpacked quants. With fewer, unpacking them again costs more than it saves to have the sums nearer.
-pub(in crate::kernels::linear) const GROUP: usize = 16;
-
-/// Sums of a group of row blocks and one panel.
-#[repr(align(64))]
-pub(in crate::kernels::linear) struct GroupSums([MaybeUninit<f32>; GROUP * ROWS * PANEL]);
-
-impl GroupSums {
-    /// Without sums.
-    pub fn new() -> Self {
-        GroupSums([const { MaybeUninit::uninit() }; GROUP * ROWS * PANEL])
+/// Multiplies panel `panel` of `weights` with row blocks `blocks`, which become `[rows][PANEL]` at `sums`.
+///
+/// # Safety
+/// Tiles are allowed, the CPU has AVX-512 F, BW and VL; `x` is as wide as `weights` and was prepared for tiles; `sums` has room for [`PANEL`]
+/// sums of each row of `blocks`.
+pub(super) unsafe fn multiply(
+    weights: &PackedMatrix,
+    panel: usize,
+    x: &Prepared,
+    blocks: Range<usize>,
+    sums: *mut f32,
+) {
+    macro_rules! table {
+        ($code:literal) => {
+            multiply_layout::<$code>
+        };
     }
-
-    /// Multiplies panel `panel` of `weights` with up to [`GROUP`] row blocks and returns the sums, `[rows][PANEL]`.
-    ///
-    /// # Panics
-    /// When `x` was prepared for another width, other weights or not for tiles, or there is no such panel or block.
-    pub fn multiply(&mut self, weights: &PackedMatrix, panel: usize, x: &Prepared, blocks: Range<usize>) -> &mut [f32] {
-        let all = x.blocks();
-        let rows = all.rows_of(blocks.start).start..all.rows_of(blocks.end - 1).end;
-        assert!(
-            all.on_tiles()
-                && all.isa() == Isa::Amx
-                && all.k() == weights.k()
-                && all.form() == weights.layout().form()
-                && blocks.end <= all.count()
-                && rows.len() <= GROUP * ROWS,
-            "activations of width {} for {} weights of {} inputs on tiles",
-            all.k(),
-            weights.dtype(),
-            weights.k()
-        );
-        macro_rules! table {
-            ($code:literal) => {
-                multiply::<$code>
-            };
-        }
-        let kernel = by_layout!(weights.layout(), table);
-        // SAFETY: tiles are allowed and AVX-512 is there where an `Isa` is `Amx`; a panel and prepared blocks have the sizes that their
-        // layouts prescribe for `k`, and there is room for the sums. They are all written before they are read.
-        unsafe {
-            kernel(weights, panel, x, blocks, self.0.as_mut_ptr().cast());
-            std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), rows.len() * PANEL)
-        }
-    }
+    let kernel = by_layout!(weights.layout(), table);
+    // SAFETY: the caller's; `x` has the form of the layout.
+    unsafe { kernel(weights, panel, x, blocks, sums) }
 }
 
 /// # Safety
 /// Tiles are allowed, the CPU has AVX-512 F, BW and VL; `weights` are of layout `LAYOUT` and as wide as `x`, which was prepared for tiles;
 /// `sums` has room for `PANEL` sums of each row of `blocks`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn multiply<const LAYOUT: usize>(
+unsafe fn multiply_layout<const LAYOUT: usize>(
     weights: &PackedMatrix,
     panel: usize,
     x: &Prepared,

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::LAYOUTS;
-use super::avx512::{minimum, quants, scale};
+use super::weights_avx512::{minimum, quants, scale};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;

@@ -20,6 +20,32 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
 }
 
 #[test]
+fn quantised_rows_of_any_size_have_the_same_bits_alone_and_among_others() {
+    for dtype in TYPES.into_iter().filter(|dtype| dtype.block_len() > 1) {
+        for &k in widths(dtype).iter().chain([&1280]) {
+            let case = Case::new(dtype, 70, k);
+            let stride = k + 3;
+            let mut x = noise(19, 40 * stride);
+            // Some blocks of a row are far from others in size, and some hold what is not a normal number.
+            for (i, v) in x.iter_mut().enumerate() {
+                *v *= [1.0, 1e-20, 3e4, 1.1, 1e-38, 1e30, 0.0][(i / 32 + i / stride) % 7];
+            }
+            (x[3 * stride + 5], x[9 * stride + 40 % k], x[20 * stride]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+            for isa in Isa::available() {
+                let all = case.run(isa, &x, 40);
+                for row in 0..40 {
+                    let alone = case.run(isa, &x[row * stride..], 1);
+                    let others = &all[row * case.n..][..case.n];
+                    let same =
+                        alone.iter().zip(others).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan());
+                    assert!(same, "{dtype} {} of {k} inputs, row {row}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn tile_registers_give_the_bits_of_vnni() {
     if !Isa::available().contains(&Isa::Amx) {
         return;
