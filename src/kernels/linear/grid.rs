@@ -1,5 +1,6 @@
 //! The split of a product into tiles.
 
+use super::int8;
 use super::layout::{Form, Layout, PANEL};
 use super::rows::{block_bytes, block_rows};
 use crate::kernels::isa::Isa;
@@ -46,6 +47,7 @@ impl Grid {
         // The reduction over f32 is cut where row blocks are large ([`super::chunks`]).
         let most_blocks = match layout.form() {
             Form::F32 => TILE_BLOCKS,
+            Form::Int8 if isa.scales_beside_products() => (resident / block_bytes).clamp(1, int8::GROUP),
             _ => (resident / block_bytes).clamp(1, TILE_BLOCKS),
         };
         let groups = match blocks {

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Most row blocks of a group. With fewer, what is made of a panel costs more than it saves to have the sums nearer.
-pub(in crate::kernels::linear) const GROUP: usize = 16;
+pub(in crate::kernels::linear) const GROUP: usize = 24;
 
 /// Whether a product of row blocks `blocks` goes in groups.
 pub(in crate::kernels::linear) fn in_groups(weights: &PackedMatrix, x: &Prepared, blocks: &Range<usize>) -> bool {
