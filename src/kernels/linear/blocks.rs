@@ -147,18 +147,21 @@ pub(super) fn scales(layout: Layout, panel: &[u8], b: usize, lane: usize) -> ([f
     }
 }
 
-/// Quant `i` of block `b` of output `lane`, less its zero point.
-pub(super) fn quant(layout: Layout, panel: &[u8], b: usize, lane: usize, i: usize) -> i32 {
-    let (byte, shift) = quant_position(layout, lane, i);
-    let bits = panel[layout.block_offset(b).0 + byte];
-    let q = if layout.is_nibble() { bits >> shift & 15 } else { bits };
-    i32::from(q) - if layout.has_min() { 0 } else { 1 << layout.zero_shift() }
+/// The quant that stands for zero where there is no minimum.
+fn zero(layout: Layout) -> i32 {
+    if layout.has_min() { 0 } else { 1 << layout.zero_shift() }
 }
 
 /// The 32 values of block `b` of output `lane`.
 pub(super) fn unpack(layout: Layout, panel: &[u8], b: usize, lane: usize, out: &mut [f32]) {
     let (d, m) = scales(layout, panel, b, lane);
-    for (i, o) in out.iter_mut().enumerate() {
-        *o = d[i / 16] * quant(layout, panel, b, lane, i) as f32 + m;
+    let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
+    let (zero, mask) = (zero(layout), if layout.is_nibble() { 15 } else { 255 });
+    // Quants of four inputs of an output lie together.
+    for (group, out) in out.chunks_exact_mut(4).enumerate() {
+        let (at, shift) = quant_position(layout, lane, 4 * group);
+        for (o, &bits) in out.iter_mut().zip(&quants[at..at + 4]) {
+            *o = d[group / 4] * (i32::from(bits >> shift & mask) - zero) as f32 + m;
+        }
     }
 }

@@ -21,22 +21,25 @@ pub(super) unsafe fn prepare(rows: &[&[f32]], for_tiles: bool, dst: &mut [u8]) {
         let out = dst[first * ROW_BLOCK_BYTES * count..][..here * ROW_BLOCK_BYTES * count].as_mut_ptr();
         // SAFETY: the rows hold these blocks, and `dst` has room for them.
         unsafe {
-            match here {
-                2 => prepare_blocks::<2>(rows, first, for_tiles, out),
-                _ => prepare_blocks::<1>(rows, first, for_tiles, out),
+            match (here, count) {
+                (2, 12) => prepare_blocks::<2, 12>(rows, first, for_tiles, out),
+                (2, 11) => prepare_blocks::<2, 11>(rows, first, for_tiles, out),
+                (2, _) => prepare_blocks::<2, 0>(rows, first, for_tiles, out),
+                _ => prepare_blocks::<1, 0>(rows, first, for_tiles, out),
             }
         }
     }
 }
 
-/// Blocks `first` .. `first + N` of the rows.
+/// Blocks `first` .. `first + N` of the rows, which are `R` if that is not 0: then what there is of each row stays in registers.
 ///
 /// # Safety
 /// As [`prepare`], for `out` with room for these blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn prepare_blocks<const N: usize>(rows: &[&[f32]], first: usize, for_tiles: bool, out: *mut u8) {
-    let count = rows.len();
+unsafe fn prepare_blocks<const N: usize, const R: usize>(rows: &[&[f32]], first: usize, for_tiles: bool, out: *mut u8) {
+    let count = if R > 0 { R } else { rows.len() };
+    let rows = &rows[..count];
     let mut inverses = [[0f32; MOST_ROWS]; N];
     let mut scales = [_mm512_setzero_ps(); N];
     for b in 0..N {
