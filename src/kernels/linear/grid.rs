@@ -44,10 +44,10 @@ impl Grid {
         let block_bytes = block_bytes(isa, layout.form(), k).max(1);
         let resident =
             if isa == Isa::Amx && layout.form() != Form::F32 { RESIDENT_BYTES_ON_TILES } else { RESIDENT_BYTES };
-        // The reduction over f32 is cut where row blocks are large ([`super::chunks`]).
+        // The reduction over f32 is cut where row blocks are large ([`super::chunks`]); what is made of a panel first is shared by many.
         let most_blocks = match layout.form() {
             Form::F32 => TILE_BLOCKS,
-            Form::Int8 if isa.scales_beside_products() => (resident / block_bytes).clamp(1, int8::GROUP),
+            Form::Int8 if int8::has_levels(isa, layout) => (resident / block_bytes).clamp(1, int8::GROUP),
             _ => (resident / block_bytes).clamp(1, TILE_BLOCKS),
         };
         let groups = match blocks {

@@ -16,8 +16,9 @@ use std::ops::Range;
 /// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero; on tile registers `[k / 32][r][32]` bf16, `k` padded with zeros to a
 ///   multiple of 32;
 /// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, -128 × sum
-///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`; for more rows than a few on tile registers `[r][32]` int8 first.
-///   The scale is the largest magnitude / 127; values are rounded to nearest, ties to even.
+///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`, the scale's exponent of two f32 `[r]`; for more rows than a few on tile registers
+///   `[r][32]` int8 first. The scale is the largest magnitude / 127, rounded up to three bits behind the leading one; values are rounded to
+///   nearest, ties to even.
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
     isa: Isa,

@@ -76,12 +76,15 @@ struct Case {
 
 impl Case {
     fn new(dtype: DType, n: usize, k: usize) -> Case {
-        let bytes = stored(dtype, n, k, (n * 1000 + k) as u64);
+        Case::of(dtype, n, k, &stored(dtype, n, k, (n * 1000 + k) as u64))
+    }
+
+    fn of(dtype: DType, n: usize, k: usize, bytes: &[u8]) -> Case {
         let mut values = vec![0.0; n * k];
-        quant::dequantize(dtype, &bytes, &mut values);
+        quant::dequantize(dtype, bytes, &mut values);
         let mut packed = vec![0xff; packed_bytes(dtype, n, k).unwrap() + 1];
         // An odd address: kernels assume no alignment of weights.
-        pack(dtype, n, k, &Source::Stored(&bytes), 0..n.div_ceil(PANEL), &mut packed[1..]).unwrap();
+        pack(dtype, n, k, &Source::Stored(bytes), 0..n.div_ceil(PANEL), &mut packed[1..]).unwrap();
         Case { dtype, n, k, packed, values }
     }
 
@@ -148,11 +151,11 @@ fn products_match_the_definition_under_every_isa() {
                             let w = &case.values[o * k..][..k];
                             let exact: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                             let size: f64 = x.iter().zip(w).map(|(a, b)| f64::from(a * b).abs()).sum();
-                            // Rounding activations: 2^-9 relative for bf16; for int8 half a step of 1/127 of the largest in the block.
+                            // Rounding activations: 2^-9 relative for bf16; for int8 half a step of at most 9/8/127 of the largest in the block.
                             let bound = match dtype {
                                 DType::F32 | DType::F16 => 1e-6 * size + 1e-6,
                                 DType::BF16 => 4e-3 * size + 1e-6,
-                                _ => 4e-3 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>() + 1e-5,
+                                _ => 4.5e-3 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>() + 1e-5,
                             };
                             let got = f64::from(y[r * n + o]);
                             assert!(

@@ -30,6 +30,9 @@ pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
 /// The kernel for `rows` rows (8 to 12) that takes products of scales from [levels](super::levels).
 pub(super) fn level_kernel(layout: Layout, rows: usize) -> LevelKernel {
     macro_rules! table {
+        (3) => {
+            unreachable!("scales of 16 inputs have no levels")
+        };
         ($code:literal) => {
             [
                 multiply_levels::<8, $code>,
@@ -44,7 +47,8 @@ pub(super) fn level_kernel(layout: Layout, rows: usize) -> LevelKernel {
 }
 
 /// # Safety
-/// As [`multiply_vnni`]; `levels` are those of all blocks of the panel.
+/// As [`multiply_vnni`], where `panel` may also start at any 256 inputs of a panel; `levels` are those of the `k` inputs from there on, written
+/// and aligned to 64 bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn multiply_levels<const R: usize, const LAYOUT: usize>(
     panel: *const u8,
@@ -78,7 +82,7 @@ macro_rules! define {
         }
 
         /// # Safety
-        /// As the kernel; with `TABLED` `levels` are those of all blocks of the panel.
+        /// As the kernel; with `TABLED` as [`multiply_levels`].
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn $inner<const R: usize, const H: usize, const LAYOUT: usize, const TABLED: bool>(
@@ -150,7 +154,7 @@ macro_rules! define {
                             // SAFETY: the scales of the block and the header of its 256 inputs.
                             let d = unsafe { scale(scales, panel.wrapping_add(header), layout, part, first + h) };
                             for r in 0..R {
-                                // SAFETY: row `r` of the prepared block, and the level of its scale, which is less than 2 LEVELS eighths.
+                                // SAFETY: row `r` of the prepared block, and one of the `LEVELS` vectors of the block and half.
                                 let d = unsafe {
                                     if TABLED {
                                         // Read one by one: levels of several rows at once would leave a vector by instructions that

@@ -1,19 +1,16 @@
 //! Row blocks that go through a panel together, because they share what is made of it first.
 #![allow(unsafe_code)]
 
-use super::{levels, tiles};
+use super::{GROUP, has_levels, levels, tiles};
 use crate::kernels::linear::layout::PANEL;
 use crate::kernels::linear::{PackedMatrix, Place, Prepared};
 use crate::kernels::tiles::ROWS;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Most row blocks of a group. With fewer, what is made of a panel costs more than it saves to have the sums nearer.
-pub(in crate::kernels::linear) const GROUP: usize = 24;
-
 /// Whether a product of row blocks `blocks` goes in groups.
 pub(in crate::kernels::linear) fn in_groups(weights: &PackedMatrix, x: &Prepared, blocks: &Range<usize>) -> bool {
-    x.blocks().on_tiles() || levels::pays(weights.layout(), x, blocks)
+    x.blocks().on_tiles() || levels::pay(weights.layout(), x, blocks)
 }
 
 /// Sums of a group of row blocks and one panel.
@@ -30,7 +27,7 @@ impl GroupSums {
     /// `[rows][PANEL]`; on VNNI the outputs of each block, where `place` tells, are prefetched meanwhile.
     ///
     /// # Panics
-    /// When `x` was prepared for another width or other weights, or there is no such panel or block.
+    /// When `x` was prepared for another width or other weights, the product does not go in groups, or there is no such panel or block.
     pub fn multiply(
         &mut self,
         weights: &PackedMatrix,
@@ -44,6 +41,8 @@ impl GroupSums {
         assert!(
             all.k() == weights.k()
                 && all.form() == weights.layout().form()
+                && (all.on_tiles()
+                    || has_levels(all.isa(), weights.layout()) && blocks.clone().all(|b| levels::fits(x, b)))
                 && blocks.end <= all.count()
                 && rows.len() <= GROUP * ROWS,
             "activations of width {} for {} weights of {} inputs in groups",
@@ -52,7 +51,7 @@ impl GroupSums {
             weights.k()
         );
         let sums = self.0.as_mut_ptr().cast();
-        // SAFETY: rows are prepared for tiles where these are allowed, and a group without them has AVX-512 with VNNI; a panel and prepared
+        // SAFETY: rows are prepared for tiles where these are allowed, and levels come with AVX-512 and VNNI; a panel and prepared
         // blocks have the sizes that their layouts prescribe for `k`, and there is room for the sums. They are all written before they are
         // read.
         unsafe {

@@ -1,11 +1,11 @@
 //! One panel by many rows on VNNI, where scaling by a power of two takes no slot of a multiplier: instead of multiplying the scale of each weight
 //! block with that of each activation block, a kernel takes it from the products with all [`LEVELS`] and sets the exponent. The bits are the
-//! same, as both products are exact.
+//! same: either way the product of both scales, which level by level is exact, is rounded once.
 #![allow(unsafe_code)]
 
 use super::avx512::level_kernel;
 use super::weights_avx512::write_levels;
-use super::{LAYOUTS, LEVELS, ROW_BLOCK_BYTES, by_layout};
+use super::{LEVELS, ROW_BLOCK_BYTES, block_rows, by_layout, has_levels};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, PackedMatrix, Place, Prepared, Sums};
 use std::mem::MaybeUninit;
@@ -18,7 +18,7 @@ const CHUNK: usize = 24;
 /// Row blocks from which on levels cost less than they save.
 const FEWEST: usize = 3;
 
-/// Rows of the smallest of so many row blocks.
+/// Fewest rows of a row block for which there is a kernel: the least that the smallest of [`FEWEST`] blocks have.
 pub(super) const FEWEST_ROWS: usize = 8;
 
 /// The scales of [`CHUNK`] blocks of a panel times each level: `[block][2][LEVELS][16]`.
@@ -28,21 +28,22 @@ struct Levels([MaybeUninit<f32>; CHUNK * LEVELS * PANEL]);
 /// Multiplies the blocks of one chunk: panel at the chunk, levels, prepared row block at the chunk, inputs, where sums go, what to prefetch.
 pub(super) type LevelKernel = unsafe fn(*const u8, *const f32, *const u8, usize, Sums, Ahead);
 
-/// Whether row blocks `blocks` of `x` go through levels; not for [`Layout::Byte16`], where scales are of 16 inputs.
-pub(super) fn pays(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
-    LAYOUTS.contains(&layout)
-        && layout != Layout::Byte16
-        && x.blocks().isa().scales_beside_products()
-        && blocks.len() >= FEWEST
-        && x.blocks().rows_of(blocks.end - 1).len() >= FEWEST_ROWS
+/// Whether row blocks `blocks` of `x` are better off with levels.
+pub(super) fn pay(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
+    has_levels(x.blocks().isa(), layout) && blocks.len() >= FEWEST && blocks.clone().all(|block| fits(x, block))
+}
+
+/// Whether there is a kernel for row block `block` of `x`.
+pub(super) fn fits(x: &Prepared, block: usize) -> bool {
+    (FEWEST_ROWS..=block_rows(x.blocks().isa())).contains(&x.blocks().rows_of(block).len())
 }
 
 /// Multiplies panel `panel` of `weights` with row blocks `blocks`, which become `[rows][PANEL]` at `sums`; the outputs of each block, where
 /// `place` tells, are prefetched meanwhile.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW with VNNI; `x` is as wide as `weights`, and its `blocks` [`pays`]; `sums` has room for [`PANEL`] sums of each
-/// row of `blocks`.
+/// The instruction set of `x` [has levels](has_levels) for `weights`, which are as wide, and each of its `blocks` [`fits`]; `sums` has room for
+/// [`PANEL`] sums of each row of `blocks`.
 pub(super) unsafe fn multiply(
     weights: &PackedMatrix,
     panel: usize,
@@ -53,6 +54,9 @@ pub(super) unsafe fn multiply(
 ) {
     let (layout, k_blocks) = (weights.layout(), weights.k() / BLOCK);
     macro_rules! table {
+        (3) => {
+            unreachable!("scales of 16 inputs have no levels")
+        };
         ($code:literal) => {
             write_levels::<$code>
         };
@@ -62,8 +66,6 @@ pub(super) unsafe fn multiply(
     let levels = levels.0.as_mut_ptr().cast::<f32>();
     // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
     let follows = weights.panel((panel + 1).min(weights.panels() - 1));
-    let calls = k_blocks.div_ceil(CHUNK) * blocks.len();
-    let mut call = 0;
     for first in (0..k_blocks).step_by(CHUNK) {
         let count = CHUNK.min(k_blocks - first);
         let at = weights.panel(panel)[layout.block_offset(first).0 - layout.super_header_bytes()..].as_ptr();
@@ -73,13 +75,13 @@ pub(super) unsafe fn multiply(
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block).len();
             let values = x.block(block)[first * ROW_BLOCK_BYTES * rows..][..count * ROW_BLOCK_BYTES * rows].as_ptr();
-            let ahead = Ahead::share(follows, call, calls, count);
+            let done = first * blocks.len() + (block - blocks.start) * count;
+            let ahead = Ahead::share(follows, done, k_blocks * blocks.len(), 1);
             let next = if first + count == k_blocks { place(block) } else { Place::NOWHERE };
             let out = Sums { at: sums, stride: PANEL, fresh: first == 0, next };
             // SAFETY: panel and row block hold so many blocks, whose levels were written; the sums are the caller's.
             unsafe { level_kernel(layout, rows)(at, levels, values, count * BLOCK, out, ahead) };
             sums = sums.wrapping_add(rows * PANEL);
-            call += 1;
         }
     }
 }

@@ -24,7 +24,7 @@ use super::layout::Layout;
 use crate::kernels::isa::Isa;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use groups::{GROUP, GroupSums, in_groups};
+pub(super) use groups::{GroupSums, in_groups};
 pub(super) use prepare::prepare;
 
 /// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, minus [`ZERO`]
@@ -35,10 +35,17 @@ pub(super) const ROW_BLOCK_BYTES: usize = 52;
 const ZERO: i32 = 128;
 
 /// Bits of the scale of a block of activations behind the leading one: so few that the product of a weight's scale with each of the
-/// [`LEVELS`] can be at hand ([`levels`]). Rounding scales up makes a quantised activation coarser by a sixteenth on average.
+/// levels between powers of two can be at hand (`levels.rs`). Rounding scales up makes a quantised activation coarser by a twentieth on
+/// average.
 const SCALE_BITS: u32 = 3;
-/// Scales of activations, apart from a power of two.
+/// Scales of activations from 1 to below 2.
+#[cfg(target_arch = "x86_64")]
 const LEVELS: usize = 1 << SCALE_BITS;
+/// Exponent of a scale that is zero: it makes zero of any finite number.
+const ZERO_EXPONENT: f32 = -1000.0;
+
+/// Most row blocks that go through a panel together. With fewer, what is made of a panel costs more than it saves to have the sums nearer.
+pub(super) const GROUP: usize = 24;
 
 /// Rows in a full register block.
 pub(super) fn block_rows(isa: Isa) -> usize {
@@ -57,6 +64,11 @@ const MOST_ROWS_WITHOUT_TILES: usize = 8;
 /// prefetching stops at the end of each page of 4 KB and alone leaves a core waiting, even for a shared cache.
 #[cfg(target_arch = "x86_64")]
 const STREAM_AHEAD: usize = 8 << 10;
+
+/// Whether many rows take products of scales from levels (`levels.rs`); not for [`Layout::Byte16`], where scales are of 16 inputs.
+pub(super) fn has_levels(isa: Isa, layout: Layout) -> bool {
+    LAYOUTS.contains(&layout) && layout != Layout::Byte16 && isa.scales_beside_products()
+}
 
 /// Whether a product of `rows` rows goes on tile registers; row blocks then have at least 8 rows. The bits are the same.
 pub(super) fn uses_tiles(isa: Isa, rows: usize) -> bool {

@@ -1,9 +1,9 @@
 //! Rounding activations to int8 blocks: of 32 inputs x of a row, with m the largest magnitude, s = m / 127 rounded up to [`SCALE_BITS`] bits
-//! behind the leading one, and q = x / s rounded to nearest, ties to even. Where s is not a normal number, block and scale are 0, or not finite
-//! as x is. The body is plain Rust, also compiled for AVX2.
+//! behind the leading one, and q = x / s rounded to nearest, ties to even. Where s is below the normal numbers, block and scale are 0; where x is
+//! not finite, the scale is NaN. The body is plain Rust, also compiled for AVX2.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::layout::BLOCK;
@@ -50,22 +50,21 @@ fn prepare_avx2(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
 /// Adding and subtracting this rounds magnitudes below 2^22 to integers, ties to even.
 const ROUND: f32 = 12_582_912.0;
 
-/// The scale from `scale` on that has [`SCALE_BITS`] bits behind the leading one; 0 for what is not normal, and NaN for NaN.
+/// The scale from `scale` on that has [`SCALE_BITS`] bits behind the leading one; 0 below the normal numbers, and NaN for what is not finite.
 #[inline(always)]
 fn round_up(scale: f32) -> f32 {
     const REST: u32 = (1 << (23 - SCALE_BITS)) - 1;
     if scale < f32::MIN_POSITIVE {
         return 0.0;
     }
-    let bits = scale.to_bits();
-    f32::from_bits(if scale < f32::INFINITY { (bits + REST) & !REST } else { bits })
+    if scale < f32::INFINITY { f32::from_bits((scale.to_bits() + REST) & !REST) } else { f32::NAN }
 }
 
-/// The exponent of two of zero, a normal number, an infinity or NaN, which stay what they are but for zero: it becomes −∞.
+/// The exponent of two of a scale: [`ZERO_EXPONENT`] of 0, and NaN of NaN.
 #[inline(always)]
 fn exponent(scale: f32) -> f32 {
     match scale.to_bits() >> 23 & 255 {
-        0 => f32::NEG_INFINITY,
+        0 => ZERO_EXPONENT,
         255 => scale,
         biased => biased as f32 - 127.0,
     }

@@ -2,7 +2,7 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::interleave::avx512::transpose;
 use crate::kernels::interleave::words_avx512::mask;
@@ -94,7 +94,8 @@ unsafe fn prepare_blocks<const N: usize, const R: usize>(rows: &[&[f32]], first:
         let sum = _mm512_add_epi32(early, late);
         let scaled_sum = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum));
         let bits = |values: __m512| _mm512_castps_si512(values);
-        let exponent = _mm512_getexp_ps(scale);
+        // −∞ of zero becomes finite; of NaN the second operand stays.
+        let exponent = _mm512_max_ps(_mm512_set1_ps(ZERO_EXPONENT), _mm512_getexp_ps(scale));
         let after = [bits(scale), bits(scaled_sum), minus(sum), minus(late), bits(exponent)];
         for (i, &words) in after.iter().enumerate() {
             // SAFETY: a word of each row, which the mask selects, behind the values of the block.
@@ -117,7 +118,8 @@ fn round_up(scales: __m512) -> __m512 {
     let rest = _mm512_set1_epi32((1 << (23 - SCALE_BITS)) - 1);
     let bits = _mm512_castps_si512(scales);
     let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(scales, _mm512_set1_ps(f32::INFINITY));
-    let rounded = _mm512_mask_andnot_epi32(bits, finite, rest, _mm512_add_epi32(bits, rest));
+    let nan = _mm512_set1_epi32(f32::NAN.to_bits() as i32);
+    let rounded = _mm512_mask_andnot_epi32(nan, finite, rest, _mm512_add_epi32(bits, rest));
     let counts = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(scales, _mm512_set1_ps(f32::MIN_POSITIVE));
     _mm512_castsi512_ps(_mm512_maskz_mov_epi32(counts, rounded))
 }
