@@ -4,6 +4,8 @@
 //! example, a stream of u16: 65535, bytes of the example, its index, the right ending, the number of endings (4), context
 //! length and tokens, and for each ending length and tokens.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -35,11 +37,22 @@ pub struct EvalFile {
 impl EvalFile {
     /// Reads and checks a file.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        Self::read(path, file)
+    }
+
+    /// The header before the rest, which is not read unless it is of such a file.
+    fn read(path: &Path, mut file: impl Read) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let io = |e| Error::io(path, "read", e);
+        file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(io)?;
+        Self::check_header(path, &bytes)?;
+        file.read_to_end(&mut bytes).map_err(io)?;
         Self::parse(path, &bytes)
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+    /// The number of examples that a header promises.
+    fn check_header(path: &Path, bytes: &[u8]) -> Result<i32> {
         if bytes.len() < HEADER_BYTES {
             return Err(Error::file(path, format!("{} bytes are too few for the header of an eval file", bytes.len())));
         }
@@ -55,15 +68,20 @@ impl EvalFile {
                 ),
             ));
         }
+        Ok(word(2))
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let count = Self::check_header(path, bytes)?;
         let mut reader = Reader { path, bytes, at: HEADER_BYTES };
         let mut examples = Vec::new();
-        for number in 0..word(2) {
+        for number in 0..count {
             examples.push(reader.example(number)?);
         }
-        if reader.at != bytes.len() || word(2) < 0 {
+        if reader.at != bytes.len() || count < 0 {
             return Err(reader.error(format!(
                 "{} examples promised, but {} bytes follow",
-                word(2),
+                count,
                 bytes.len() - reader.at
             )));
         }
@@ -188,6 +206,9 @@ mod tests {
         assert!(message(&good[..good.len() - 1]).contains("truncated"));
         assert!(message(&good[..good.len() - 4]).contains("truncated"));
         assert!(message(&good[..500]).contains("too few"));
+        // As /dev/zero, which has no end.
+        let endless = EvalFile::read(Path::new("e.bin"), std::io::repeat(0)).expect_err("an error").to_string();
+        assert!(endless.contains("magic 0"), "{endless}");
         assert!(message(&file(2, &[FIRST])).contains("truncated"));
         assert!(message(&file(0, &[FIRST])).contains("34 bytes follow"));
         assert!(message(&file(-1, &[])).contains("-1 examples"));

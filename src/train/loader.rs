@@ -135,7 +135,10 @@ fn window_count(tokens: &TokenSource, context: usize) -> Result<usize> {
         None => Err(Error::Usage("a context of 0 tokens: it must be at least 1".into())),
         Some(0) => Err(Error::file(
             tokens.path(),
-            format!("{} tokens are too few for one window of {context} and its last target", tokens.len()),
+            format!(
+                "{} tokens are too few for one window of {context} and its last target; give more text, or a smaller --context or --val-fraction",
+                tokens.len()
+            ),
         )),
         Some(count) => Ok(count),
     }

@@ -58,11 +58,14 @@ pub fn tokenize(
     };
     let (train, validation) = tokens.split_at(train_count(tokens.len(), options.val_fraction));
     if train.is_empty() || (validation_out.is_some() && validation.is_empty()) {
-        let what = match &validation_out {
-            Some(_) => format!("a training and a validation file with a fraction of {}", options.val_fraction),
-            None => "a token file".to_string(),
+        let (what, instead) = match &validation_out {
+            Some(_) => (
+                format!("a training and a validation file with --val-fraction {}", options.val_fraction),
+                "more text or another fraction",
+            ),
+            None => ("a token file".to_string(), "more text"),
         };
-        return Err(Error::Request(format!("{} tokens are too few for {what}; give more text", tokens.len())));
+        return Err(Error::Request(format!("{} tokens are too few for {what}; give {instead}", tokens.len())));
     }
     let validation = validation_out.map(|out| write(&out, validation)).transpose()?;
     Ok(TokenizeReport { train: write(out, train)?, validation })
