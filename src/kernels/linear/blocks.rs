@@ -147,16 +147,12 @@ pub(super) fn scales(layout: Layout, panel: &[u8], b: usize, lane: usize) -> ([f
     }
 }
 
-/// The quant that stands for zero where there is no minimum.
-fn zero(layout: Layout) -> i32 {
-    if layout.has_min() { 0 } else { 1 << layout.zero_shift() }
-}
-
 /// The 32 values of block `b` of output `lane`.
 pub(super) fn unpack(layout: Layout, panel: &[u8], b: usize, lane: usize, out: &mut [f32]) {
     let (d, m) = scales(layout, panel, b, lane);
     let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
-    let (zero, mask) = (zero(layout), if layout.is_nibble() { 15 } else { 255 });
+    let zero = if layout.has_min() { 0 } else { 1 << layout.zero_shift() };
+    let mask = if layout.is_nibble() { 15 } else { 255 };
     // Quants of four inputs of an output lie together.
     for (group, out) in out.chunks_exact_mut(4).enumerate() {
         let (at, shift) = quant_position(layout, lane, 4 * group);

@@ -47,8 +47,10 @@ impl Grid {
         // The reduction over f32 is cut where row blocks are large ([`super::chunks`]); what is made of a panel first is shared by many.
         let most_blocks = match layout.form() {
             Form::F32 => TILE_BLOCKS,
-            Form::Int8 if int8::has_levels(isa, layout) => (resident / block_bytes).clamp(1, int8::GROUP),
-            _ => (resident / block_bytes).clamp(1, TILE_BLOCKS),
+            _ => {
+                let most = if int8::has_levels(isa, layout) { int8::GROUP } else { TILE_BLOCKS };
+                (resident / block_bytes).clamp(1, most)
+            }
         };
         let groups = match blocks {
             0..FEWEST_TO_SPLIT => blocks.div_ceil(most_blocks),

@@ -151,11 +151,12 @@ fn products_match_the_definition_under_every_isa() {
                             let w = &case.values[o * k..][..k];
                             let exact: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                             let size: f64 = x.iter().zip(w).map(|(a, b)| f64::from(a * b).abs()).sum();
-                            // Rounding activations: 2^-9 relative for bf16; for int8 half a step of at most 9/8/127 of the largest in the block.
+                            // Rounding activations: 2^-9 relative for bf16; for int8 half a step of 1/127 of the largest in the
+                            // block, or an eighth more where its scale is rounded up most, as not in all blocks of a row.
                             let bound = match dtype {
                                 DType::F32 | DType::F16 => 1e-6 * size + 1e-6,
                                 DType::BF16 => 4e-3 * size + 1e-6,
-                                _ => 4.5e-3 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>() + 1e-5,
+                                _ => 4e-3 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>() + 1e-5,
                             };
                             let got = f64::from(y[r * n + o]);
                             assert!(

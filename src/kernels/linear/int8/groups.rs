@@ -1,7 +1,7 @@
 //! Row blocks that go through a panel together, because they share what is made of it first.
 #![allow(unsafe_code)]
 
-use super::{GROUP, has_levels, levels, tiles};
+use super::{GROUP, levels, tiles};
 use crate::kernels::linear::layout::PANEL;
 use crate::kernels::linear::{PackedMatrix, Place, Prepared};
 use crate::kernels::tiles::ROWS;
@@ -41,8 +41,7 @@ impl GroupSums {
         assert!(
             all.k() == weights.k()
                 && all.form() == weights.layout().form()
-                && (all.on_tiles()
-                    || has_levels(all.isa(), weights.layout()) && blocks.clone().all(|b| levels::fits(x, b)))
+                && (all.on_tiles() || levels::fit(weights.layout(), x, &blocks))
                 && blocks.end <= all.count()
                 && rows.len() <= GROUP * ROWS,
             "activations of width {} for {} weights of {} inputs in groups",

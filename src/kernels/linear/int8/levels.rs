@@ -30,20 +30,21 @@ pub(super) type LevelKernel = unsafe fn(*const u8, *const f32, *const u8, usize,
 
 /// Whether row blocks `blocks` of `x` are better off with levels.
 pub(super) fn pay(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
-    has_levels(x.blocks().isa(), layout) && blocks.len() >= FEWEST && blocks.clone().all(|block| fits(x, block))
+    blocks.len() >= FEWEST && fit(layout, x, blocks)
 }
 
-/// Whether there is a kernel for row block `block` of `x`.
-pub(super) fn fits(x: &Prepared, block: usize) -> bool {
-    (FEWEST_ROWS..=block_rows(x.blocks().isa())).contains(&x.blocks().rows_of(block).len())
+/// Whether there are levels of the layout, and kernels for row blocks `blocks` of `x`.
+pub(super) fn fit(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
+    let isa = x.blocks().isa();
+    let rows = FEWEST_ROWS..=block_rows(isa);
+    has_levels(isa, layout) && blocks.clone().all(|block| rows.contains(&x.blocks().rows_of(block).len()))
 }
 
 /// Multiplies panel `panel` of `weights` with row blocks `blocks`, which become `[rows][PANEL]` at `sums`; the outputs of each block, where
 /// `place` tells, are prefetched meanwhile.
 ///
 /// # Safety
-/// The instruction set of `x` [has levels](has_levels) for `weights`, which are as wide, and each of its `blocks` [`fits`]; `sums` has room for
-/// [`PANEL`] sums of each row of `blocks`.
+/// `x` is as wide as `weights`, and its `blocks` [`fit`]; `sums` has room for [`PANEL`] sums of each row of `blocks`.
 pub(super) unsafe fn multiply(
     weights: &PackedMatrix,
     panel: usize,

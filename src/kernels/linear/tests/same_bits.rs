@@ -113,7 +113,7 @@ fn pairs_equal_two_products() {
     let pairs = [[DType::Q4_0, DType::Q8_0], [DType::F16, DType::F32], [DType::BF16, DType::BF16]];
     for (isa, pair) in Isa::available().into_iter().flat_map(|isa| pairs.map(|pair| (isa, pair))) {
         let [gate, up] = pair.map(|dtype| Case::new(dtype, n, k));
-        for rows in [1, 3, 7, 400] {
+        for rows in [1, 3, 7, 273, 400] {
             let blocks = RowBlocks::new(isa, gate.dtype, rows, k);
             let mut prepared = vec![0f32; blocks.bytes() / 4];
             let rows_of_x = View::new(&x, rows, k + 3, k);
