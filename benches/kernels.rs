@@ -172,6 +172,6 @@ fn narrow<T: Narrow + Default>(bencher: Bencher) {
     let x = values(64 * K);
     let mut out = vec![T::default(); 64 * K];
     bencher.counter(BytesCount::of_many::<f32>(64 * K)).bench_local(|| {
-        narrow_rows(&View::new(&x, 64, K, K), &mut ViewMut::new(&mut out, 64, K, K));
+        narrow_rows(Isa::current(), &View::new(&x, 64, K, K), &mut ViewMut::new(&mut out, 64, K, K));
     });
 }

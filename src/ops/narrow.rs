@@ -59,8 +59,8 @@ impl Kernel for NarrowKernel {
         for i in 0..self.operands {
             let x = o.input(i).slice_rows(rows.clone());
             match o.half_output(i, rows.clone()) {
-                HalfRows::F16(mut out) => narrow_rows(&x, &mut out),
-                HalfRows::Bf16(mut out) => narrow_rows(&x, &mut out),
+                HalfRows::F16(mut out) => narrow_rows(o.isa(), &x, &mut out),
+                HalfRows::Bf16(mut out) => narrow_rows(o.isa(), &x, &mut out),
             }
         }
     }

@@ -1,0 +1,344 @@
+//! Products of [minima](super::minima) with AVX-512.
+#![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "minima, factors and sums run in step")]
+
+use super::minima::{MINIMUM_BITS, NO_EXPONENT, SPAN, SUM_BITS};
+use super::weights_avx512::minimum;
+use super::{LAYOUTS, by_layout};
+use crate::kernels::interleave::words_avx512::mask;
+use crate::kernels::linear::layout::{Layout, PANEL};
+use std::arch::x86_64::*;
+
+/// Adding this to a magnitude below 2^22 leaves it as an integer, rounded to nearest, in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// Minima of a panel and one span as integers.
+#[repr(C, align(64))]
+pub(super) struct Minima {
+    /// Two blocks a word: `[SPAN / 2][32]`.
+    words: [[i32; PANEL]; SPAN / 2],
+    /// Exponents e − 13.
+    exponents: [f32; PANEL],
+}
+
+type Write = unsafe fn(*const u8, usize, *mut Minima);
+
+/// Writes the minima of `blocks` blocks, one span, of a panel of `layout` from `panel` on.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW; the layout has minima; `panel` holds so many blocks from the start of the panel or of 256 inputs on.
+pub(super) unsafe fn write(layout: Layout, panel: *const u8, blocks: usize, minima: *mut Minima) {
+    macro_rules! table {
+        ($code:literal) => {
+            if const { LAYOUTS[$code].has_min() } { write_layout::<$code> as Write } else { unreachable!("no minima") }
+        };
+    }
+    // SAFETY: the caller's.
+    unsafe { by_layout!(layout, table)(panel, blocks, minima) }
+}
+
+/// # Safety
+/// As [`write`], for layout `LAYOUT`.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn write_layout<const LAYOUT: usize>(panel: *const u8, blocks: usize, minima: *mut Minima) {
+    for half in 0..2 {
+        // SAFETY: the caller's, for blocks below `blocks`, and 16 of the words of a pair and of the exponents.
+        unsafe {
+            let of = OfPanel::<LAYOUT> { panel, blocks, half };
+            let largest = (0..blocks).fold(_mm512_setzero_si512(), |largest, b| of.grow(largest, b));
+            let e = exponents_of::<LAYOUT>(largest);
+            let factor = factor(e);
+            for pair in 0..blocks.div_ceil(2) {
+                let to = (&raw mut (*minima).words).cast::<i32>().add(pair * PANEL + half * 16);
+                _mm512_store_si512(to.cast(), of.words(pair, factor));
+            }
+            _mm512_store_ps((&raw mut (*minima).exponents).cast::<f32>().add(half * 16), e);
+        }
+    }
+}
+
+/// Minima of 16 outputs of a panel, from the start of the panel or of 256 inputs on, in one span.
+#[derive(Clone, Copy)]
+pub(super) struct OfPanel<const LAYOUT: usize> {
+    pub panel: *const u8,
+    pub blocks: usize,
+    pub half: usize,
+}
+
+impl<const LAYOUT: usize> OfPanel<LAYOUT> {
+    const LAYOUT: Layout = LAYOUTS[LAYOUT];
+
+    /// The minima of block `b`.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F; the panel has the block.
+    #[inline(always)]
+    unsafe fn minimum(self, b: usize) -> __m512 {
+        let (at, header) = Self::LAYOUT.block_offset(b);
+        // SAFETY: the caller's.
+        unsafe {
+            minimum(self.panel.add(at + Self::LAYOUT.quant_bytes()), self.panel.add(header), Self::LAYOUT, self.half)
+        }
+    }
+
+    /// The larger of the magnitudes in `largest` (zero at first) and those of block `b`, in a form of the layout; NaN is above all.
+    ///
+    /// # Safety
+    /// As [`OfPanel::minimum`], and AVX2.
+    #[inline(always)]
+    pub unsafe fn grow(self, largest: __m512i, b: usize) -> __m512i {
+        // Compared as integers, magnitudes order like floats.
+        // SAFETY: the caller's; minima that are f16 lie behind the scales.
+        unsafe {
+            if Self::LAYOUT.is_super() {
+                let magnitude = _mm512_and_si512(_mm512_castps_si512(self.minimum(b)), _mm512_set1_epi32(0x7fff_ffff));
+                return _mm512_max_epi32(largest, magnitude);
+            }
+            let at = Self::LAYOUT.block_offset(b).0 + Self::LAYOUT.quant_bytes() + 2 * PANEL + self.half * 32;
+            let halves = _mm256_loadu_si256(self.panel.add(at).cast());
+            let magnitude = _mm256_and_si256(halves, _mm256_set1_epi16(0x7fff));
+            _mm512_castsi256_si512(_mm256_max_epu16(_mm512_castsi512_si256(largest), magnitude))
+        }
+    }
+
+    /// The minima of blocks `2 · pair` and the next, if there is one, as integers.
+    ///
+    /// # Safety
+    /// As [`OfPanel::minimum`], and AVX-512 BW.
+    #[inline(always)]
+    pub unsafe fn words(self, pair: usize, factor: __m512) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut late = _mm512_setzero_si512();
+            if 2 * pair + 1 < self.blocks {
+                late = _mm512_slli_epi32::<16>(self.whole(2 * pair + 1, factor));
+            }
+            _mm512_mask_blend_epi16(0xaaaa_aaaa, self.whole(2 * pair, factor), late)
+        }
+    }
+
+    /// The minima of block `b` as integers, in the low 16 bits.
+    ///
+    /// # Safety
+    /// As [`OfPanel::minimum`].
+    #[inline(always)]
+    unsafe fn whole(self, b: usize, factor: __m512) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_castps_si512(_mm512_fmadd_ps(self.minimum(b), factor, _mm512_set1_ps(ROUND))) }
+    }
+}
+
+/// Exponents e − 13 of what [`OfPanel::grow`] found.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exponents_of<const LAYOUT: usize>(largest: __m512i) -> __m512 {
+    let largest = if const { LAYOUTS[LAYOUT].is_super() } {
+        largest
+    } else {
+        _mm512_castps_si512(_mm512_cvtph_ps(_mm512_castsi512_si256(largest)))
+    };
+    _mm512_sub_ps(exponents(largest), _mm512_set1_ps((MINIMUM_BITS - 1) as f32))
+}
+
+/// What minima are multiplied with to become integers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn factor(e: __m512) -> __m512 {
+    _mm512_scalef_ps(_mm512_set1_ps(1.0), _mm512_sub_ps(_mm512_setzero_ps(), e))
+}
+
+/// Exponents of two of magnitudes, given as bits: [`NO_EXPONENT`] of zero, NaN where they are not finite. None is subnormal.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exponents(magnitudes: __m512i) -> __m512 {
+    let values = _mm512_castsi512_ps(magnitudes);
+    let finite = _mm512_cmplt_epi32_mask(magnitudes, _mm512_set1_epi32(f32::INFINITY.to_bits() as i32));
+    let e = _mm512_max_ps(_mm512_getexp_ps(values), _mm512_set1_ps(NO_EXPONENT));
+    _mm512_mask_blend_ps(finite, _mm512_set1_ps(f32::NAN), e)
+}
+
+/// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of `minima` and the sums of one span of `blocks` blocks, which are at `x`.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW, and VNNI where `VNNI` says so; these halves of `minima`, from `first` on, and the sums of `R` rows at `x`, aligned
+/// to 4 bytes, were written for so many blocks.
+#[inline(always)]
+pub(super) unsafe fn add<const R: usize, const H: usize, const VNNI: bool>(
+    sums: &mut [[__m512; H]; R],
+    minima: *const Minima,
+    first: usize,
+    blocks: usize,
+    x: *const u8,
+) {
+    // SAFETY: the caller's.
+    unsafe { add_words(sums, &Written::<VNNI> { minima, first }, blocks.div_ceil(2), x) }
+}
+
+/// As [`add`] with the minima of a panel, whose largest magnitudes are `largest`.
+///
+/// # Safety
+/// As [`add`]; the panel has the blocks, and [`OfPanel::grow`] went through all of them.
+#[inline(always)]
+pub(super) unsafe fn add_of_panel<const R: usize, const H: usize, const LAYOUT: usize, const VNNI: bool>(
+    sums: &mut [[__m512; H]; R],
+    minima: [OfPanel<LAYOUT>; H],
+    largest: [__m512i; H],
+    x: *const u8,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let zero = [_mm512_setzero_ps(); H];
+        let mut made = Made::<LAYOUT, H, VNNI> { minima, exponents: zero, factors: zero };
+        for h in 0..H {
+            made.exponents[h] = exponents_of::<LAYOUT>(largest[h]);
+            made.factors[h] = factor(made.exponents[h]);
+        }
+        add_words(sums, &made, minima[0].blocks.div_ceil(2), x);
+    }
+}
+
+/// Minima as integers, of some halves of the outputs of a panel. Methods, not closures: these would not have the instructions.
+trait Words {
+    const VNNI: bool;
+    /// Those of two blocks.
+    unsafe fn words(&self, pair: usize, h: usize) -> __m512i;
+    /// Exponents e − 13.
+    unsafe fn exponents(&self, h: usize) -> __m512;
+}
+
+/// Those that [`write`] wrote, from half `first` on.
+struct Written<const VNNI: bool> {
+    minima: *const Minima,
+    first: usize,
+}
+
+impl<const VNNI: bool> Words for Written<VNNI> {
+    const VNNI: bool = VNNI;
+    #[inline(always)]
+    unsafe fn words(&self, pair: usize, h: usize) -> __m512i {
+        // SAFETY: 16 of the words of a pair.
+        unsafe {
+            let at = (&raw const (*self.minima).words).cast::<i32>().add(pair * PANEL + (self.first + h) * 16);
+            _mm512_load_si512(at.cast())
+        }
+    }
+    #[inline(always)]
+    unsafe fn exponents(&self, h: usize) -> __m512 {
+        // SAFETY: 16 of the exponents.
+        unsafe { _mm512_load_ps((&raw const (*self.minima).exponents).cast::<f32>().add((self.first + h) * 16)) }
+    }
+}
+
+/// Those of a panel, made when they are wanted.
+struct Made<const LAYOUT: usize, const H: usize, const VNNI: bool> {
+    minima: [OfPanel<LAYOUT>; H],
+    exponents: [__m512; H],
+    factors: [__m512; H],
+}
+
+impl<const LAYOUT: usize, const H: usize, const VNNI: bool> Words for Made<LAYOUT, H, VNNI> {
+    const VNNI: bool = VNNI;
+    #[inline(always)]
+    unsafe fn words(&self, pair: usize, h: usize) -> __m512i {
+        // SAFETY: the panel has the blocks of the pair.
+        unsafe { self.minima[h].words(pair, self.factors[h]) }
+    }
+    #[inline(always)]
+    unsafe fn exponents(&self, h: usize) -> __m512 {
+        self.exponents[h]
+    }
+}
+
+/// [`add`] of any words.
+#[inline(always)]
+unsafe fn add_words<const R: usize, const H: usize, W: Words>(
+    sums: &mut [[__m512; H]; R],
+    minima: &W,
+    pairs: usize,
+    x: *const u8,
+) {
+    let x = x.cast::<i32>();
+    // SAFETY: the caller's: `r < R` and `pair` below the pairs of the span.
+    unsafe {
+        let mut dots = [[_mm512_setzero_si512(); H]; R];
+        for pair in 0..pairs {
+            let mut words = [_mm512_setzero_si512(); H];
+            for (h, words) in words.iter_mut().enumerate() {
+                *words = minima.words(pair, h);
+            }
+            for (r, dots) in dots.iter_mut().enumerate() {
+                let y = _mm512_set1_epi32(*x.add(pair * R + r));
+                for (dot, &words) in dots.iter_mut().zip(&words) {
+                    *dot = if W::VNNI {
+                        _mm512_dpwssd_epi32(*dot, words, y)
+                    } else {
+                        _mm512_add_epi32(*dot, _mm512_madd_epi16(words, y))
+                    };
+                }
+            }
+        }
+        for h in 0..H {
+            let e = minima.exponents(h);
+            for r in 0..R {
+                let f = _mm512_set1_ps(*x.add(pairs * R + r).cast::<f32>());
+                let product = _mm512_scalef_ps(_mm512_cvtepi32_ps(dots[r][h]), _mm512_add_ps(e, f));
+                sums[r][h] = _mm512_add_ps(sums[r][h], product);
+            }
+        }
+    }
+}
+
+/// As [`add`] for any number of rows, 4 to 16, and all outputs, to `[rows][32]` at `sums`.
+///
+/// # Safety
+/// As [`add`] with VNNI; `sums` holds so many.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn add_rows(rows: usize, minima: *const Minima, blocks: usize, x: *const u8, sums: *mut f32) {
+    type Add = unsafe fn(*const Minima, usize, *const u8, *mut f32);
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn some<const R: usize>(minima: *const Minima, blocks: usize, x: *const u8, to: *mut f32) {
+        for half in 0..2 {
+            let at = |r: usize| to.wrapping_add(r * PANEL + half * 16);
+            // SAFETY: the caller's.
+            unsafe {
+                let mut sums: [[__m512; 1]; R] = std::array::from_fn(|r| [_mm512_loadu_ps(at(r))]);
+                add::<R, 1, true>(&mut sums, minima, half, blocks, x);
+                for (r, &[sums]) in sums.iter().enumerate() {
+                    _mm512_storeu_ps(at(r), sums);
+                }
+            }
+        }
+    }
+    const KERNELS: [Add; 13] = [
+        some::<4>, some::<5>, some::<6>, some::<7>, some::<8>, some::<9>, some::<10>, some::<11>, some::<12>,
+        some::<13>, some::<14>, some::<15>, some::<16>,
+    ];
+    // SAFETY: the caller's.
+    unsafe { KERNELS[rows - 4](minima, blocks, x, sums) }
+}
+
+/// Writes the sums `y` of one span (a lane a row, `count` of them) to `dst`.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW; `dst` has room for the sums of one span of `count` rows.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
+    let mut size = _mm512_setzero_ps();
+    for &y in y {
+        size = _mm512_add_ps(size, _mm512_abs_ps(y));
+    }
+    let f = exponents(_mm512_castps_si512(size));
+    let shift = _mm512_sub_ps(_mm512_set1_ps((SUM_BITS - 1) as f32), f);
+    let most = _mm512_set1_epi32(i32::from(i16::MAX));
+    // What is no number becomes the least integer, the low bits of which are zero.
+    let whole = |y| _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(y, shift)), most);
+    // SAFETY: a word of each row, which the mask selects, in its place.
+    let put =
+        |word: usize, words| unsafe { _mm512_mask_storeu_epi32(dst.add(4 * word * count).cast(), mask(count), words) };
+    for (pair, y) in y.chunks(2).enumerate() {
+        let late = if y.len() == 2 { whole(y[1]) } else { _mm512_setzero_si512() };
+        put(pair, _mm512_mask_blend_epi16(0xaaaa_aaaa, whole(y[0]), _mm512_slli_epi32::<16>(late)));
+    }
+    let f = _mm512_sub_ps(f, _mm512_set1_ps((SUM_BITS - 1) as f32));
+    put(y.len().div_ceil(2), _mm512_castps_si512(f));
+}
