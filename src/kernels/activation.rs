@@ -66,6 +66,15 @@ pub fn silu_mul_inplace(isa: Isa, gate: &mut InOut<f32>, up: &View<f32>) {
     map::rows_inplace2(isa, &SiluMul, gate, up);
 }
 
+/// `gate[i] = SiLU(gate[i]) · up[i]` on slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn silu_mul_slices(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    let n = gate.len();
+    silu_mul_inplace(isa, &mut InOut::new(gate, 1, n, n), &View::new(up, 1, up.len(), up.len()));
+}
+
 /// `d_gate = d_out · up · SiLU'(gate)` and `d_up = d_out · SiLU(gate)`.
 ///
 /// # Panics

@@ -58,15 +58,6 @@ pub fn multiply_inplace(isa: Isa, io: &mut InOut<f32>, x: &View<f32>) {
     map::rows_inplace2(isa, &Product, io, x);
 }
 
-/// `io[i] = io[i] · x[i]` on slices.
-///
-/// # Panics
-/// When the lengths differ.
-pub fn multiply_slices(isa: Isa, io: &mut [f32], x: &[f32]) {
-    let n = io.len();
-    multiply_inplace(isa, &mut InOut::new(io, 1, n, n), &View::new(x, 1, x.len(), x.len()));
-}
-
 /// `io = factor · io`.
 pub fn scale_inplace(isa: Isa, io: &mut InOut<f32>, factor: f32) {
     map::rows_inplace(isa, &Scale(factor), io);

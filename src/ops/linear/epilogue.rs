@@ -2,7 +2,6 @@
 
 use super::shape::{Activation, Form};
 use crate::kernels::activation;
-use crate::kernels::elementwise;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::{
     Added, Epilogue, PANEL, PairEpilogue, Place, add, add_bias, copy, prefetch, write_panels,
@@ -260,8 +259,7 @@ impl PairEpilogue for FinishPair<'_> {
                 add_bias(self.finish.isa, values, bias);
             }
         }
-        activation::silu_inplace(self.finish.isa, gate);
-        elementwise::multiply_slices(self.finish.isa, gate, up);
+        activation::silu_mul_slices(self.finish.isa, gate, up);
         self.finish.write_panels(rows, columns.start, None, gate);
     }
 
