@@ -59,18 +59,37 @@ pub(in crate::kernels) const ROWS_AT_MEMORY_SPEED: usize = 4;
 /// Bytes of two cache lines, which are prefetched together.
 pub(in crate::kernels) const PAIR: usize = 128;
 
+/// Memory that is prefetched in equal shares.
+#[derive(Clone, Copy)]
+pub(super) struct Shares<'a> {
+    next: &'a [u8],
+    pairs: usize,
+}
+
+impl<'a> Shares<'a> {
+    /// `next` in `times` prefetches, or as much of it as so many may bring.
+    pub(super) fn new(next: &'a [u8], times: usize) -> Self {
+        Shares { next, pairs: next.len().div_ceil(PAIR).div_ceil(times.max(1)).min(MOST_PAIRS) }
+    }
+
+    /// What is prefetched after the first `times` prefetches.
+    #[inline(always)]
+    pub(super) fn after(&self, times: usize) -> Ahead {
+        let done = times * self.pairs * PAIR;
+        if done >= self.next.len() {
+            return Ahead::NOTHING;
+        }
+        Ahead { at: self.next.as_ptr().wrapping_add(done), step: PAIR, pairs: self.pairs }
+    }
+}
+
 impl Ahead {
     /// Nothing.
     pub(in crate::kernels) const NOTHING: Ahead = Ahead { at: std::ptr::null(), step: 0, pairs: 0 };
 
     /// What row block number `block` of `blocks` prefetches of `next`, of which each takes its share, in `times` prefetches.
     pub(super) fn share(next: &[u8], block: usize, blocks: usize, times: usize) -> Ahead {
-        let pairs = next.len().div_ceil(PAIR).div_ceil((blocks * times).max(1)).min(MOST_PAIRS);
-        let done = block * times * pairs * PAIR;
-        if done >= next.len() {
-            return Ahead::NOTHING;
-        }
-        Ahead { at: next.as_ptr().wrapping_add(done), step: PAIR, pairs }
+        Shares::new(next, blocks * times).after(block * times)
     }
 
     /// Prefetches what is due at a time.

@@ -8,8 +8,10 @@
 //!
 //! **Order of accumulation.** Every output element is one chain over ascending `k`, whatever the tile and the number of rows:
 //! one fused multiply-add per input for f32 and f16 weights; per pair of inputs, odd then even, for bf16, but on tile registers
-//! per 32 inputs the sum of two chains of fused multiply-adds from zero, of the even and of the odd ones; for 8-bit and 4-bit weights an exact integer dot product per block of 32 inputs (16 for Q6_K), then one fused multiply-add per block (and one more
-//! where blocks have a minimum). So a row has the same bits whether it is computed alone or among 512.
+//! per 32 inputs the sum of two chains of fused multiply-adds from zero, of the even and of the odd ones; for 8-bit and 4-bit weights an
+//! exact integer dot product per block of 32 inputs (16 for Q6_K), then one fused multiply-add per block, and behind every 768 inputs,
+//! where blocks have a minimum, what all of these add (`int8/minima.rs`). So a row has the same bits whether it is computed alone or among
+//! 512.
 //! The portable path multiplies and adds separately unless its target has fused multiply-add.
 
 mod ahead;
@@ -30,6 +32,7 @@ mod rows;
 pub(super) mod store;
 
 pub use ahead::Place;
+use ahead::Shares;
 pub(in crate::kernels) use ahead::{AHEAD_INPUTS, Ahead, PAIR, ROWS_AT_MEMORY_SPEED};
 pub use epilogue::{Caching, Direct, Epilogue, PairEpilogue, add, copy, prefetch, prefetch_line};
 pub(in crate::kernels) use finish::add_bias_to_sums;

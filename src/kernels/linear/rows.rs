@@ -2,7 +2,7 @@
 
 use super::float;
 use super::int8;
-use super::layout::{BLOCK, Form, Layout};
+use super::layout::{Form, Layout};
 use crate::kernels::interleave::{MOST_ROWS, Word, interleave};
 use crate::kernels::isa::Isa;
 use crate::kernels::view::View;
@@ -15,10 +15,10 @@ use std::ops::Range;
 /// * f32 and f16 weights: `[k][r]` f32;
 /// * bf16 weights: `[k / 2][r][2]` bf16, odd `k` padded with zero; on tile registers `[k / 32][r][32]` bf16, `k` padded with zeros to a
 ///   multiple of 32;
-/// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, scale × sum f32 `[r]`, -128 × sum
-///   i32 `[r]`, -128 × sum of the last 16 i32 `[r]`, the scale's exponent of two f32 `[r]`; for more rows than a few on tile registers
-///   `[r][32]` int8 first. The scale is the largest magnitude / 127, rounded up to three bits behind the leading one; values are rounded to
-///   nearest, ties to even.
+/// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, -128 × sum i32 `[r]`, -128 × sum of the last 16 i32 `[r]`, the
+///   scale's exponent of two f32 `[r]`; for more rows than a few on tile registers `[r][32]` int8 first. The scale is the largest
+///   magnitude / 127, rounded up to three bits behind the leading one; values are rounded to nearest, ties to even. Behind all of them, per
+///   768 inputs, scale × sum of each 32 as i16 `[12][r][2]` and their exponent of two f32 `[r]` (`int8/minima.rs`).
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
     isa: Isa,
@@ -26,6 +26,10 @@ pub struct RowBlocks {
     rows: usize,
     k: usize,
     blocks: usize,
+    /// Rows of every block; the first `extra` blocks have one more.
+    rows_each: usize,
+    extra: usize,
+    row_bytes: usize,
 }
 
 impl RowBlocks {
@@ -35,7 +39,9 @@ impl RowBlocks {
     /// When `dtype` is not a weight type.
     pub fn new(isa: Isa, dtype: DType, rows: usize, k: usize) -> Self {
         let form = Layout::of(dtype).expect("a weight type").form();
-        RowBlocks { isa, form, rows, k, blocks: rows.div_ceil(block_rows(isa, form)) }
+        let blocks = rows.div_ceil(block_rows(isa, form));
+        let (rows_each, extra) = (rows / blocks.max(1), rows % blocks.max(1));
+        RowBlocks { isa, form, rows, k, blocks, rows_each, extra, row_bytes: row_bytes(isa, form, k) }
     }
 
     /// Most bytes that the prepared form of `rows` rows of `k` inputs takes on any instruction set.
@@ -72,13 +78,8 @@ impl RowBlocks {
         self.form == Form::Int8 && int8::uses_tiles(self.isa, self.rows)
     }
 
-    fn row_bytes(&self) -> usize {
-        row_bytes(self.isa, self.form, self.k)
-    }
-
     fn start(&self, block: usize) -> usize {
-        let (base, extra) = (self.rows / self.blocks.max(1), self.rows % self.blocks.max(1));
-        block * base + block.min(extra)
+        block * self.rows_each + block.min(self.extra)
     }
 
     /// Rows of block `block`.
@@ -88,12 +89,12 @@ impl RowBlocks {
 
     /// Bytes of all prepared blocks.
     pub fn bytes(&self) -> usize {
-        self.rows * self.row_bytes()
+        self.rows * self.row_bytes
     }
 
     /// Where the prepared form of `blocks` lies among [`RowBlocks::bytes`].
     pub fn bytes_of(&self, blocks: Range<usize>) -> Range<usize> {
-        let row = self.row_bytes();
+        let row = self.row_bytes;
         self.start(blocks.start) * row..self.start(blocks.end) * row
     }
 
@@ -108,7 +109,7 @@ impl RowBlocks {
         let mut rest = dst;
         for block in blocks {
             let rows = self.rows_of(block);
-            let (here, after) = rest.split_at_mut(rows.len() * self.row_bytes());
+            let (here, after) = rest.split_at_mut(rows.len() * self.row_bytes);
             rest = after;
             match self.form {
                 Form::F32 => self.interleave(Word::F32, x, rows, bytemuck::cast_slice_mut(here)),
@@ -186,6 +187,6 @@ fn row_bytes(isa: Isa, form: Form, k: usize) -> usize {
         Form::F32 => 4 * k,
         Form::Bf16 if float::uses_tiles(isa, Layout::Bf16) => float::tile_rows::row_bytes(k),
         Form::Bf16 => k.div_ceil(2) * 4,
-        Form::Int8 => k / BLOCK * int8::ROW_BLOCK_BYTES,
+        Form::Int8 => int8::row_bytes(k),
     }
 }

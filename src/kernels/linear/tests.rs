@@ -66,7 +66,7 @@ fn stored(dtype: DType, n: usize, k: usize, seed: u64) -> Vec<u8> {
     }
 }
 
-struct Case {
+pub(super) struct Case {
     dtype: DType,
     n: usize,
     k: usize,
@@ -75,7 +75,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(dtype: DType, n: usize, k: usize) -> Case {
+    pub(super) fn new(dtype: DType, n: usize, k: usize) -> Case {
         Case::of(dtype, n, k, &stored(dtype, n, k, (n * 1000 + k) as u64))
     }
 
@@ -88,7 +88,7 @@ impl Case {
         Case { dtype, n, k, packed, values }
     }
 
-    fn matrix(&self) -> PackedMatrix<'_> {
+    pub(super) fn matrix(&self) -> PackedMatrix<'_> {
         PackedMatrix::new(self.dtype, self.n, self.k, &self.packed[1..]).unwrap()
     }
 
@@ -221,6 +221,28 @@ fn quantised_activations_keep_nan_and_zero() {
         assert_eq!(case.run(isa, &x, 1), [0.0; 3]);
         x[40] = f32::NAN;
         assert!(case.run(isa, &x, 1).iter().all(|v| v.is_nan()), "{}", isa.name());
+    }
+}
+
+#[test]
+fn a_minimum_that_is_no_number_spoils_its_output_alone() {
+    for dtype in [DType::Q4_1, DType::Q5_1, DType::Q4K, DType::Q5K] {
+        let (n, k) = (40, 1024);
+        let x = noise(3, 40 * (k + 3));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut bytes = stored(dtype, n, k, 5);
+            // The second block of output 7; its minimum, or that of its 256 inputs.
+            let at = (7 * k / dtype.block_len() + 1) * dtype.block_bytes() + 2;
+            bytes[at..at + 2].copy_from_slice(&f16::from_f32(bad).to_le_bytes());
+            let case = Case::of(dtype, n, k, &bytes);
+            for isa in Isa::available() {
+                for rows in [1, 6, 40] {
+                    for (i, y) in case.run(isa, &x, rows).iter().enumerate() {
+                        assert!(y.is_nan() == (i % n == 7), "{dtype} {} output {} of {rows} rows", isa.name(), i % n);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -172,7 +172,9 @@ impl<const R: usize> Rows<R> {
     /// For a kernel of `steps` steps that prefetches at each `every`th.
     #[inline]
     pub(in crate::kernels::linear) fn after(out: &Sums, steps: usize, every: usize) -> Self {
-        let at_a_time = R.div_ceil(steps.div_ceil(every).max(1));
+        let times = steps.div_ceil(every).max(1);
+        // Divisions would hold up what multiplies next.
+        let at_a_time = if times >= R { 1 } else { R.div_ceil(times) };
         let left = if out.next.at.is_null() { 0 } else { R };
         Rows { at: out.next.at, stride: out.next.stride, left, at_a_time }
     }

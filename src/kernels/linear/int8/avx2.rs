@@ -1,10 +1,13 @@
 //! AVX2 with FMA and F16C: up to four rows by 8 outputs at a time.
 #![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "sums and weights of a quarter run in step")]
 
+use super::minima::{self, MINIMUM_BITS, NO_EXPONENT, SPAN};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// The kernel for `rows` rows (1 to 4).
 pub(super) fn kernel(layout: Layout, rows: usize) -> Kernel {
@@ -29,7 +32,8 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
             *sums = unsafe { [0, 8, 16, 24].map(|i| _mm256_loadu_ps(out.value(r, i))) };
         }
     }
-    for b in 0..k / BLOCK {
+    let k_blocks = k / BLOCK;
+    for b in 0..k_blocks {
         let (at, header) = layout.block_offset(b);
         let block = panel.wrapping_add(at);
         let scales = block.wrapping_add(layout.quant_bytes());
@@ -66,15 +70,11 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
                     }
                 }
             }
-            if layout.has_min() {
-                // SAFETY: as above.
-                unsafe {
-                    let m = minimum(scales, panel.wrapping_add(header), layout, quarter);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        sums[quarter] = _mm256_fmadd_ps(m, _mm256_set1_ps(*rows.scaled_sum(r)), sums[quarter]);
-                    }
-                }
-            }
+        }
+        if layout.has_min() && ((b + 1) % SPAN == 0 || b + 1 == k_blocks) {
+            let first = b / SPAN * SPAN;
+            // SAFETY: the panel has these blocks, and the prepared block the sums of their span.
+            unsafe { add_minima(&mut sums, panel, layout, first..b + 1, minima::sums_of(x, k_blocks, R, first)) }
         }
     }
     for (r, sums) in sums.iter().enumerate() {
@@ -83,6 +83,77 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
             unsafe { _mm256_storeu_ps(out.value(r, quarter * 8), sums) }
         }
     }
+}
+
+/// Adds the products of the [minima] of blocks `blocks`, one span, and the sums of that span at `x`.
+///
+/// # Safety
+/// The CPU has AVX2, FMA and F16C; `panel` holds a panel of the layout with these blocks, `x` the sums of `R` rows.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_minima<const R: usize>(
+    sums: &mut [[__m256; 4]; R],
+    panel: *const u8,
+    layout: Layout,
+    blocks: Range<usize>,
+    x: *const u8,
+) {
+    let pairs = blocks.len().div_ceil(2);
+    for quarter in 0..4 {
+        let of = |b: usize| {
+            let (at, header) = layout.block_offset(b);
+            // SAFETY: a block of the panel, and a quarter of its outputs.
+            unsafe { minimum(panel.add(at + layout.quant_bytes()), panel.add(header), layout, quarter) }
+        };
+        let mut largest = _mm256_setzero_si256();
+        for b in blocks.clone() {
+            let magnitude = _mm256_and_si256(_mm256_castps_si256(of(b)), _mm256_set1_epi32(0x7fff_ffff));
+            largest = _mm256_max_epi32(largest, magnitude);
+        }
+        let e = _mm256_sub_ps(exponents(largest), _mm256_set1_ps((MINIMUM_BITS - 1) as f32));
+        let factor = power(_mm256_sub_ps(_mm256_setzero_ps(), e));
+        let whole = |b| _mm256_cvtps_epi32(_mm256_mul_ps(of(b), factor));
+        let mut dots = [_mm256_setzero_si256(); R];
+        for pair in 0..pairs {
+            let b = blocks.start + 2 * pair;
+            let late = if b + 1 < blocks.end { whole(b + 1) } else { _mm256_setzero_si256() };
+            let words = _mm256_blend_epi16::<0b1010_1010>(whole(b), _mm256_slli_epi32::<16>(late));
+            for (r, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: a pair of sums of row `r`.
+                let y = _mm256_set1_epi32(unsafe { *x.cast::<i32>().add(pair * R + r) });
+                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(words, y));
+            }
+        }
+        for r in 0..R {
+            // SAFETY: the exponent of row `r`.
+            let f = _mm256_set1_ps(unsafe { *x.cast::<f32>().add(pairs * R + r) });
+            let e = _mm256_add_ps(e, f);
+            // Half of it at a time, as either power alone may be no normal number.
+            let half = _mm256_floor_ps(_mm256_mul_ps(e, _mm256_set1_ps(0.5)));
+            let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[r]), power(half));
+            let product = _mm256_mul_ps(product, power(_mm256_sub_ps(e, half)));
+            sums[r][quarter] = _mm256_add_ps(sums[r][quarter], product);
+        }
+    }
+}
+
+/// Exponents of two of magnitudes, given as bits: [`NO_EXPONENT`] of zero, NaN where they are not finite. None is subnormal.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn exponents(magnitudes: __m256i) -> __m256 {
+    let biased = _mm256_srli_epi32::<23>(magnitudes);
+    let e = _mm256_cvtepi32_ps(_mm256_sub_epi32(biased, _mm256_set1_epi32(127)));
+    let zero = _mm256_castsi256_ps(_mm256_cmpeq_epi32(biased, _mm256_setzero_si256()));
+    let infinite = _mm256_castsi256_ps(_mm256_cmpeq_epi32(biased, _mm256_set1_epi32(255)));
+    _mm256_or_ps(_mm256_blendv_ps(e, _mm256_set1_ps(NO_EXPONENT), zero), infinite)
+}
+
+/// 2^e for whole e between −127 and 128; NaN of NaN.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn power(e: __m256) -> __m256 {
+    let bits = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(e), _mm256_set1_epi32(127)));
+    _mm256_or_ps(_mm256_castsi256_ps(bits), _mm256_cmp_ps::<_CMP_UNORD_Q>(e, e))
 }
 
 /// Quants of group `group` of 8 outputs as bytes.

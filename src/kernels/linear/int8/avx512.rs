@@ -1,9 +1,10 @@
 //! AVX-512, with VNNI or with 16-bit multiply-adds.
 #![allow(unsafe_code)]
 
-use super::levels::{FEWEST_ROWS, LevelKernel};
-use super::weights_avx512::{minimum, quants, scale};
-use super::{LAYOUTS, LEVELS, ROW_BLOCK_BYTES, RowBlock, SCALE_BITS, STREAM_AHEAD, by_layout};
+use super::minima::{self, SPAN};
+use super::minima_avx512::{self, OfPanel};
+use super::weights_avx512::{quants, scale};
+use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, STREAM_AHEAD, by_layout};
 use crate::kernels::linear::float::avx512::Rows;
 use crate::kernels::linear::layout::{BLOCK, Layout};
 use crate::kernels::linear::{Ahead, Kernel, ROWS_AT_MEMORY_SPEED, Sums, kernels_by_rows};
@@ -27,45 +28,9 @@ pub(super) fn kernel(layout: Layout, rows: usize, vnni: bool) -> Kernel {
     by_layout!(layout, table)
 }
 
-/// The kernel for `rows` rows (8 to 12) that takes products of scales from [levels](super::levels).
-pub(super) fn level_kernel(layout: Layout, rows: usize) -> LevelKernel {
-    macro_rules! table {
-        (3) => {
-            unreachable!("scales of 16 inputs have no levels")
-        };
-        ($code:literal) => {
-            [
-                multiply_levels::<8, $code>,
-                multiply_levels::<9, $code>,
-                multiply_levels::<10, $code>,
-                multiply_levels::<11, $code>,
-                multiply_levels::<12, $code>,
-            ][rows - FEWEST_ROWS] as LevelKernel
-        };
-    }
-    by_layout!(layout, table)
-}
-
-/// # Safety
-/// As [`multiply_vnni`], where `panel` may also start at any 256 inputs of a panel; `levels` are those of the `k` inputs from there on, written
-/// and aligned to 64 bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn multiply_levels<const R: usize, const LAYOUT: usize>(
-    panel: *const u8,
-    levels: *const f32,
-    x: *const u8,
-    k: usize,
-    out: Sums,
-    ahead: Ahead,
-) {
-    // SAFETY: the caller's.
-    unsafe { vnni::<R, 1, LAYOUT, true>(panel, levels, x, k, out, ahead) }
-}
-
-/// Defines a kernel of `R` rows by `H × 16` outputs at a time, with the given features and dot product of four bytes, and its inner form: with
-/// `TABLED` products of scales come from `levels`.
+/// Defines a kernel of `R` rows by `H × 16` outputs at a time, with the given features and dot product of four bytes.
 macro_rules! define {
-    ($name:ident, $inner:ident, $features:literal, $dot:ident) => {
+    ($name:ident, $features:literal, $dot:ident, $vnni:literal) => {
         /// # Safety
         /// The CPU has the features; `panel` holds the panel of `k` inputs that the layout prescribes, `x` a prepared block of `R`
         /// rows (aligned to 4 bytes), `out` addresses `R` rows of `PANEL` values.
@@ -75,26 +40,11 @@ macro_rules! define {
             x: *const u8,
             k: usize,
             out: Sums,
-            ahead: Ahead,
-        ) {
-            // SAFETY: the caller's.
-            unsafe { $inner::<R, H, LAYOUT, false>(panel, std::ptr::null(), x, k, out, ahead) }
-        }
-
-        /// # Safety
-        /// As the kernel; with `TABLED` as [`multiply_levels`].
-        #[inline]
-        #[target_feature(enable = $features)]
-        unsafe fn $inner<const R: usize, const H: usize, const LAYOUT: usize, const TABLED: bool>(
-            panel: *const u8,
-            levels: *const f32,
-            x: *const u8,
-            k: usize,
-            out: Sums,
             mut ahead: Ahead,
         ) {
             let layout = const { LAYOUTS[LAYOUT] };
-            let mut next = Rows::<R>::after(&out, k / BLOCK, 1);
+            let k_blocks = k / BLOCK;
+            let mut next = Rows::<R>::after(&out, k_blocks, 1);
             for first in (0..2).step_by(H) {
                 let mut sums = [[_mm512_setzero_ps(); H]; R];
                 if !out.fresh {
@@ -105,82 +55,79 @@ macro_rules! define {
                         }
                     }
                 }
-                for b in 0..k / BLOCK {
-                    let (at, header) = layout.block_offset(b);
-                    let block = panel.wrapping_add(at);
-                    let scales = block.wrapping_add(layout.quant_bytes());
-                    let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
-                    if R > ROWS_AT_MEMORY_SPEED {
-                        ahead.fetch();
-                        next.fetch();
-                    }
-                    let mut dots = [[_mm512_setzero_si512(); H]; R];
-                    let parts = if layout == Layout::Byte16 { 2 } else { 1 };
-                    for part in 0..parts {
-                        for r in 0..R {
-                            let zero = if layout.has_min() {
-                                _mm512_setzero_si512()
-                            } else {
-                                // SAFETY: row `r` of the prepared block.
-                                let minus = unsafe {
-                                    match (parts, part) {
-                                        (1, _) => *rows.minus_sum(r),
-                                        (_, 0) => *rows.minus_sum(r) - *rows.minus_late_sum(r),
-                                        _ => *rows.minus_late_sum(r),
-                                    }
-                                };
-                                _mm512_set1_epi32(if layout == Layout::Byte16 { minus >> 2 } else { minus })
-                            };
-                            dots[r] = [zero; H];
+                let span = if layout.has_min() { SPAN } else { k_blocks.max(1) };
+                for start in (0..k_blocks).step_by(span) {
+                    let end = k_blocks.min(start + span);
+                    let panel_here = panel.wrapping_add(layout.block_offset(start).0 - layout.super_header_bytes());
+                    let mut minima = [OfPanel::<LAYOUT> { panel: panel_here, blocks: end - start, half: first }; H];
+                    minima.iter_mut().enumerate().for_each(|(h, minima)| minima.half += h);
+                    let mut largest = [_mm512_setzero_si512(); H];
+                    for b in start..end {
+                        let (at, header) = layout.block_offset(b);
+                        let block = panel.wrapping_add(at);
+                        let scales = block.wrapping_add(layout.quant_bytes());
+                        let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
+                        if R > ROWS_AT_MEMORY_SPEED {
+                            ahead.fetch();
+                            next.fetch();
                         }
-                        for group in part * 8 / parts..(part + 1) * 8 / parts {
-                            if R <= ROWS_AT_MEMORY_SPEED {
-                                stream(block, layout, group);
-                            }
-                            let mut w = [_mm512_setzero_si512(); H];
-                            for (h, w) in w.iter_mut().enumerate() {
-                                // SAFETY: inside the quants of the block.
-                                *w = unsafe { quants(block, layout, group, first + h) };
-                            }
+                        let mut dots = [[_mm512_setzero_si512(); H]; R];
+                        let parts = if layout == Layout::Byte16 { 2 } else { 1 };
+                        for part in 0..parts {
                             for r in 0..R {
-                                // SAFETY: row `r` of the prepared block.
-                                let a = _mm512_set1_epi32(unsafe { *rows.values(group, r) });
-                                for h in 0..H {
-                                    dots[r][h] = $dot(dots[r][h], w[h], a);
+                                let zero = if layout.has_min() {
+                                    _mm512_setzero_si512()
+                                } else {
+                                    // SAFETY: row `r` of the prepared block.
+                                    let minus = unsafe {
+                                        match (parts, part) {
+                                            (1, _) => *rows.minus_sum(r),
+                                            (_, 0) => *rows.minus_sum(r) - *rows.minus_late_sum(r),
+                                            _ => *rows.minus_late_sum(r),
+                                        }
+                                    };
+                                    _mm512_set1_epi32(if layout == Layout::Byte16 { minus >> 2 } else { minus })
+                                };
+                                dots[r] = [zero; H];
+                            }
+                            for group in part * 8 / parts..(part + 1) * 8 / parts {
+                                if R <= ROWS_AT_MEMORY_SPEED {
+                                    stream(block, layout, group);
+                                }
+                                let mut w = [_mm512_setzero_si512(); H];
+                                for (h, w) in w.iter_mut().enumerate() {
+                                    // SAFETY: inside the quants of the block.
+                                    *w = unsafe { quants(block, layout, group, first + h) };
+                                }
+                                for r in 0..R {
+                                    // SAFETY: row `r` of the prepared block.
+                                    let a = _mm512_set1_epi32(unsafe { *rows.values(group, r) });
+                                    for h in 0..H {
+                                        dots[r][h] = $dot(dots[r][h], w[h], a);
+                                    }
+                                }
+                            }
+                            for h in 0..H {
+                                // SAFETY: the scales of the block and the header of its 256 inputs.
+                                let d = unsafe { scale(scales, panel.wrapping_add(header), layout, part, first + h) };
+                                for r in 0..R {
+                                    // SAFETY: row `r` of the prepared block.
+                                    let d = _mm512_mul_ps(d, _mm512_set1_ps(unsafe { *rows.scale(r) }));
+                                    sums[r][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][h]), d, sums[r][h]);
                                 }
                             }
                         }
-                        for h in 0..H {
-                            // SAFETY: the scales of the block and the header of its 256 inputs.
-                            let d = unsafe { scale(scales, panel.wrapping_add(header), layout, part, first + h) };
-                            for r in 0..R {
-                                // SAFETY: row `r` of the prepared block, and one of the `LEVELS` vectors of the block and half.
-                                let d = unsafe {
-                                    if TABLED {
-                                        // Read one by one: levels of several rows at once would leave a vector by instructions that
-                                        // take slots of multipliers.
-                                        let scale = rows.scale(r).cast::<u32>().read_volatile();
-                                        let level = scale as usize >> (23 - SCALE_BITS) & (LEVELS - 1);
-                                        let at = levels.wrapping_add(((b * 2 + first + h) * LEVELS + level) * 16);
-                                        _mm512_scalef_ps(_mm512_load_ps(at), _mm512_set1_ps(*rows.exponent(r)))
-                                    } else {
-                                        _mm512_mul_ps(d, _mm512_set1_ps(*rows.scale(r)))
-                                    }
-                                };
-                                sums[r][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][h]), d, sums[r][h]);
+                        if layout.has_min() {
+                            for h in 0..H {
+                                // SAFETY: a block of the panel.
+                                largest[h] = unsafe { minima[h].grow(largest[h], b - start) };
                             }
                         }
                     }
                     if layout.has_min() {
-                        for h in 0..H {
-                            // SAFETY: as for the scales.
-                            let m = unsafe { minimum(scales, panel.wrapping_add(header), layout, first + h) };
-                            for r in 0..R {
-                                // SAFETY: row `r` of the prepared block.
-                                let sum = _mm512_set1_ps(unsafe { *rows.scaled_sum(r) });
-                                sums[r][h] = _mm512_fmadd_ps(m, sum, sums[r][h]);
-                            }
-                        }
+                        let y = minima::sums_of(x, k_blocks, R, start);
+                        // SAFETY: the panel has these blocks, through which `grow` went, and prepared activations their sums.
+                        unsafe { minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(&mut sums, minima, largest, y) }
                     }
                 }
                 for (r, sums) in sums.iter().enumerate() {
@@ -194,8 +141,8 @@ macro_rules! define {
     };
 }
 
-define!(multiply_vnni, vnni, "avx512f,avx512bw,avx512vnni", dot_vnni);
-define!(multiply_wide, wide, "avx512f,avx512bw", dot_wide);
+define!(multiply_vnni, "avx512f,avx512bw,avx512vnni", dot_vnni, true);
+define!(multiply_wide, "avx512f,avx512bw", dot_wide, false);
 
 /// Asks for the share of group `group` of the block [`STREAM_AHEAD`] bytes after `block`.
 #[inline(always)]

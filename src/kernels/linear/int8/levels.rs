@@ -3,17 +3,18 @@
 //! same: either way the product of both scales, which level by level is exact, is rounded once.
 #![allow(unsafe_code)]
 
-use super::avx512::level_kernel;
+use super::levels_avx512::kernel;
+use super::minima::{self, SPAN};
+use super::minima_avx512::{self, Minima};
 use super::weights_avx512::write_levels;
 use super::{LEVELS, ROW_BLOCK_BYTES, block_rows, by_layout, has_levels};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
-use crate::kernels::linear::{Ahead, PackedMatrix, Place, Prepared, Sums};
+use crate::kernels::linear::{PackedMatrix, Place, Prepared, Shares, Sums};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Blocks of 32 inputs of which there are levels at a time: a multiple of 8, as some scales are of 256 inputs. With what they are multiplied with
-/// they fit into the second-level cache.
-const CHUNK: usize = 24;
+/// Blocks of 32 inputs of which there are levels at a time. With what they are multiplied with they fit into the second-level cache.
+const CHUNK: usize = SPAN;
 
 /// Row blocks from which on levels cost less than they save.
 const FEWEST: usize = 3;
@@ -21,12 +22,27 @@ const FEWEST: usize = 3;
 /// Fewest rows of a row block for which there is a kernel: the least that the smallest of [`FEWEST`] blocks have.
 pub(super) const FEWEST_ROWS: usize = 8;
 
-/// The scales of [`CHUNK`] blocks of a panel times each level: `[block][2][LEVELS][16]`.
-#[repr(align(64))]
-struct Levels([MaybeUninit<f32>; CHUNK * LEVELS * PANEL]);
+/// What is made of [`CHUNK`] blocks of a panel for many row blocks.
+#[repr(C, align(64))]
+pub(super) struct Tables {
+    /// Scales times each level: `[block][2][LEVELS][16]`.
+    levels: [f32; CHUNK * LEVELS * PANEL],
+    minima: Minima,
+}
 
-/// Multiplies the blocks of one chunk: panel at the chunk, levels, prepared row block at the chunk, inputs, where sums go, what to prefetch.
-pub(super) type LevelKernel = unsafe fn(*const u8, *const f32, *const u8, usize, Sums, Ahead);
+impl Tables {
+    /// The scales of half `half` of the outputs of block `block` times level `level`.
+    #[inline(always)]
+    pub(super) fn level(tables: *const Tables, block: usize, half: usize, level: usize) -> *const f32 {
+        tables.cast::<f32>().wrapping_add(((block * 2 + half) * LEVELS + level) * 16)
+    }
+
+    /// The minima.
+    #[inline(always)]
+    pub(super) fn minima(tables: *const Tables) -> *const Minima {
+        tables.wrapping_byte_add(std::mem::offset_of!(Tables, minima)).cast()
+    }
+}
 
 /// Whether row blocks `blocks` of `x` are better off with levels.
 pub(super) fn pay(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
@@ -63,25 +79,34 @@ pub(super) unsafe fn multiply(
         };
     }
     let write = by_layout!(layout, table);
-    let mut levels = Levels([const { MaybeUninit::uninit() }; CHUNK * LEVELS * PANEL]);
-    let levels = levels.0.as_mut_ptr().cast::<f32>();
+    let mut tables = MaybeUninit::<Tables>::uninit();
+    let tables = tables.as_mut_ptr();
     // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
-    let follows = weights.panel((panel + 1).min(weights.panels() - 1));
+    let follows = Shares::new(weights.panel((panel + 1).min(weights.panels() - 1)), k_blocks * blocks.len());
+    // Row blocks differ by a row at most. Only additions are left between calls: what a kernel needs first must not come late.
+    let most = x.blocks().rows_of(blocks.start).len();
+    let kernels = [kernel(layout, most), kernel(layout, (most - 1).max(FEWEST_ROWS))];
     for first in (0..k_blocks).step_by(CHUNK) {
         let count = CHUNK.min(k_blocks - first);
         let at = weights.panel(panel)[layout.block_offset(first).0 - layout.super_header_bytes()..].as_ptr();
-        // SAFETY: the panel has these blocks, and there is room for the levels of so many.
-        unsafe { write(at, count, levels) };
+        // SAFETY: the panel has these blocks, and there is room for what is made of so many.
+        unsafe {
+            write(at, count, (&raw mut (*tables).levels).cast());
+            if layout.has_min() {
+                minima_avx512::write(layout, at, count, &raw mut (*tables).minima);
+            }
+        }
         let mut sums = sums;
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block).len();
-            let values = x.block(block)[first * ROW_BLOCK_BYTES * rows..][..count * ROW_BLOCK_BYTES * rows].as_ptr();
-            let done = first * blocks.len() + (block - blocks.start) * count;
-            let ahead = Ahead::share(follows, done, k_blocks * blocks.len(), 1);
+            let x = x.block(block);
+            let values = x[first * ROW_BLOCK_BYTES * rows..][..count * ROW_BLOCK_BYTES * rows].as_ptr();
+            let y = x[minima::place(k_blocks, first) * rows..][..minima::row_bytes(count) * rows].as_ptr();
+            let ahead = follows.after(first * blocks.len() + (block - blocks.start) * count);
             let next = if first + count == k_blocks { place(block) } else { Place::NOWHERE };
             let out = Sums { at: sums, stride: PANEL, fresh: first == 0, next };
-            // SAFETY: panel and row block hold so many blocks, whose levels were written; the sums are the caller's.
-            unsafe { level_kernel(layout, rows)(at, levels, values, count * BLOCK, out, ahead) };
+            // SAFETY: panel and row block hold so many blocks, whose tables were written; the sums are the caller's.
+            unsafe { kernels[most - rows](at, tables, (values, y), count * BLOCK, out, ahead) };
             sums = sums.wrapping_add(rows * PANEL);
         }
     }

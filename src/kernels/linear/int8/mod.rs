@@ -8,6 +8,11 @@ mod avx512;
 mod groups;
 #[cfg(target_arch = "x86_64")]
 mod levels;
+#[cfg(target_arch = "x86_64")]
+mod levels_avx512;
+mod minima;
+#[cfg(target_arch = "x86_64")]
+mod minima_avx512;
 mod portable;
 mod prepare;
 #[cfg(target_arch = "x86_64")]
@@ -20,16 +25,21 @@ mod unpack;
 mod weights_avx512;
 
 use super::Kernel;
-use super::layout::Layout;
+use super::layout::{BLOCK, Layout};
 use crate::kernels::isa::Isa;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use groups::{GroupSums, in_groups};
 pub(super) use prepare::prepare;
 
-/// Bytes of 32 prepared activations of one row: the values, scale, scale × sum, minus [`ZERO`]
-/// times the sum of all 32 and of the last 16, and the scale's exponent (of two, as f32).
-pub(super) const ROW_BLOCK_BYTES: usize = 52;
+/// Bytes of 32 prepared activations of one row: the values, scale, minus [`ZERO`] times the sum of all 32 and of the last 16, and the
+/// scale's exponent (of two, as f32).
+const ROW_BLOCK_BYTES: usize = 48;
+
+/// Bytes of a prepared row of `k` inputs: all its blocks, then what is multiplied with [minima].
+pub(super) const fn row_bytes(k: usize) -> usize {
+    k / BLOCK * ROW_BLOCK_BYTES + minima::row_bytes(k / BLOCK)
+}
 
 /// The quant that stands for zero in [`Layout::Byte`]; others are a fraction of it.
 const ZERO: i32 = 128;
@@ -100,25 +110,20 @@ impl<const R: usize> RowBlock<R> {
         self.0.wrapping_add(32 * R + 4 * r).cast()
     }
 
-    /// Scale × sum of row `r`.
-    fn scaled_sum(&self, r: usize) -> *const f32 {
-        self.0.wrapping_add(36 * R + 4 * r).cast()
-    }
-
     /// Minus [`ZERO`] times the sum of row `r`.
     fn minus_sum(&self, r: usize) -> *const i32 {
-        self.0.wrapping_add(40 * R + 4 * r).cast()
+        self.0.wrapping_add(36 * R + 4 * r).cast()
     }
 
     /// Exponent of two of the scale of row `r`: the scale is this power times one of [`LEVELS`] from 1 to below 2.
     #[cfg(target_arch = "x86_64")]
     fn exponent(&self, r: usize) -> *const f32 {
-        self.0.wrapping_add(48 * R + 4 * r).cast()
+        self.0.wrapping_add(44 * R + 4 * r).cast()
     }
 
     /// Minus [`ZERO`] times the sum of the last 16 values of row `r`.
     fn minus_late_sum(&self, r: usize) -> *const i32 {
-        self.0.wrapping_add(44 * R + 4 * r).cast()
+        self.0.wrapping_add(40 * R + 4 * r).cast()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Plain Rust.
 #![allow(unsafe_code)]
 
+use super::minima::{self, SPAN};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, Sums, blocks, kernels_by_rows};
@@ -28,14 +29,15 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
             *sums = unsafe { out.value(r, 0).cast::<[f32; PANEL]>().read_unaligned() };
         }
     }
-    for b in 0..k / BLOCK {
+    let k_blocks = k / BLOCK;
+    let mut span = [[0f32; PANEL]; SPAN];
+    for b in 0..k_blocks {
         let rows = RowBlock::<R>(x.wrapping_add(b * ROW_BLOCK_BYTES * R));
         let quants = &panel[layout.block_offset(b).0..][..layout.quant_bytes()];
         let scales: [([f32; 2], f32); PANEL] = std::array::from_fn(|lane| blocks::scales(layout, panel, b, lane));
         for (r, sums) in all.iter_mut().enumerate() {
             // SAFETY: row `r` of a prepared block of `R` rows, which is aligned to 4 bytes.
-            let (scale, scaled_sum, sum, late) =
-                unsafe { (*rows.scale(r), *rows.scaled_sum(r), *rows.minus_sum(r), *rows.minus_late_sum(r)) };
+            let (scale, sum, late) = unsafe { (*rows.scale(r), *rows.minus_sum(r), *rows.minus_late_sum(r)) };
             // Minus the quant that stands for zero, times a sum.
             let zero = |sum: i32| if layout.has_min() { 0 } else { sum >> (7 - layout.zero_shift()) };
             let mut dots = [[0i32; PANEL]; 2];
@@ -59,8 +61,18 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
                 for (dot, d) in exact.into_iter().zip(scales[lane].0).take(parts) {
                     sums[lane] = multiply_add(dot as f32, d * scale, sums[lane]);
                 }
-                if layout.has_min() {
-                    sums[lane] = multiply_add(scales[lane].1, scaled_sum, sums[lane]);
+            }
+        }
+        if layout.has_min() {
+            span[b % SPAN] = scales.map(|(_, minimum)| minimum);
+            if (b + 1) % SPAN == 0 || b + 1 == k_blocks {
+                let first = b / SPAN * SPAN;
+                let span = &span[..b + 1 - first];
+                let y = minima::sums_of(x, k_blocks, R, first).cast::<u32>();
+                // SAFETY: the sums of this span of a prepared block, which is aligned to 4 bytes.
+                let y = unsafe { std::slice::from_raw_parts(y, minima::row_bytes(span.len()) / 4 * R) };
+                for (r, sums) in all.iter_mut().enumerate() {
+                    minima::add(span, y, r, R, sums);
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! not finite, the scale is NaN. The body is plain Rust, also compiled for AVX2.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT, minima, row_bytes};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::layout::BLOCK;
@@ -25,7 +25,7 @@ pub(in crate::kernels::linear) fn prepare(
         for (slice, row) in slices[..count].iter_mut().zip(rows) {
             *slice = x.row(row);
         }
-        assert_eq!(dst.len(), x.width() / BLOCK * ROW_BLOCK_BYTES * count);
+        assert_eq!(dst.len(), row_bytes(x.width()) * count);
         // SAFETY: an `Isa` is only handed out when the CPU has it; the size was checked above.
         return unsafe { super::prepare_avx512::prepare(&slices[..count], for_tiles, dst) };
     }
@@ -72,7 +72,11 @@ fn exponent(scale: f32) -> f32 {
 
 #[inline(always)]
 fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
-    for (x, dst) in row.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(ROW_BLOCK_BYTES * count)) {
+    let blocks = row.len() / BLOCK;
+    let mut sums = [0f32; minima::SPAN];
+    for (b, x) in row.chunks_exact(BLOCK).enumerate() {
+        let dst_all = &mut *dst;
+        let dst = &mut dst_all[b * ROW_BLOCK_BYTES * count..][..ROW_BLOCK_BYTES * count];
         let x: &[f32; BLOCK] = x.try_into().expect("a whole block");
         // Compared as integers, magnitudes order like floats and NaN is above all: it ends up in the scale.
         let largest = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
@@ -89,15 +93,20 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
             let at = (group * count + r) * 4;
             quants[at..at + 4].copy_from_slice(bytemuck::cast_slice(q));
         }
-        let words: [[u8; 4]; 5] = [
+        let words: [[u8; 4]; 4] = [
             scale.to_ne_bytes(),
-            (scale * sum as f32).to_ne_bytes(),
             (-ZERO * sum).to_ne_bytes(),
             (-ZERO * late).to_ne_bytes(),
             exponent(scale).to_ne_bytes(),
         ];
         for (i, word) in words.iter().enumerate() {
             rest[(i * count + r) * 4..][..4].copy_from_slice(word);
+        }
+        sums[b % minima::SPAN] = scale * sum as f32;
+        if (b + 1).is_multiple_of(minima::SPAN) || b + 1 == blocks {
+            let first = b / minima::SPAN * minima::SPAN;
+            let at = minima::place(blocks, first) * count;
+            minima::write_sums(&sums[..b + 1 - first], r, count, &mut dst_all[at..]);
         }
     }
 }

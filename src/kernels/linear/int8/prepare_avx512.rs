@@ -2,7 +2,8 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
+use super::minima::{self, SPAN};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT, minima_avx512};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::interleave::avx512::transpose;
 use crate::kernels::interleave::words_avx512::mask;
@@ -16,28 +17,45 @@ use std::arch::x86_64::*;
 pub(super) unsafe fn prepare(rows: &[&[f32]], for_tiles: bool, dst: &mut [u8]) {
     let count = rows.len();
     let blocks = rows[0].len() / BLOCK;
+    let mut sums = [_mm512_setzero_ps(); SPAN];
     for first in (0..blocks).step_by(2) {
+        let in_span = first % SPAN;
+        let sums_here: &mut [__m512; 2] = (&mut sums[in_span..in_span + 2]).try_into().expect("a span is even");
         let here = (blocks - first).min(2);
         let out = dst[first * ROW_BLOCK_BYTES * count..][..here * ROW_BLOCK_BYTES * count].as_mut_ptr();
         // SAFETY: the rows hold these blocks, and `dst` has room for them.
         unsafe {
             match (here, count) {
-                (2, 12) => prepare_blocks::<2, 12>(rows, first, for_tiles, out),
-                (2, 11) => prepare_blocks::<2, 11>(rows, first, for_tiles, out),
-                (2, _) => prepare_blocks::<2, 0>(rows, first, for_tiles, out),
-                _ => prepare_blocks::<1, 0>(rows, first, for_tiles, out),
+                (2, 12) => prepare_blocks::<2, 12>(rows, first, for_tiles, out, sums_here),
+                (2, 11) => prepare_blocks::<2, 11>(rows, first, for_tiles, out, sums_here),
+                (2, _) => prepare_blocks::<2, 0>(rows, first, for_tiles, out, sums_here),
+                _ => prepare_blocks::<1, 0>(rows, first, for_tiles, out, sums_here),
             }
+        }
+        if in_span + 2 == SPAN || first + 2 >= blocks {
+            let to = &mut dst[minima::place(blocks, first - in_span) * count..];
+            let sums = &sums[..in_span + here];
+            assert!(to.len() >= minima::row_bytes(sums.len()) * count);
+            // SAFETY: there is room for the sums of one span, and the features are the caller's.
+            unsafe { minima_avx512::write_sums(sums, count, to.as_mut_ptr()) }
         }
     }
 }
 
-/// Blocks `first` .. `first + N` of the rows, which are `R` if that is not 0: then what there is of each row stays in registers.
+/// Blocks `first` .. `first + N` of the rows, which are `R` if that is not 0: then what there is of each row stays in registers. Scale × sum
+/// of each row and block goes to `sums_of`.
 ///
 /// # Safety
 /// As [`prepare`], for `out` with room for these blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn prepare_blocks<const N: usize, const R: usize>(rows: &[&[f32]], first: usize, for_tiles: bool, out: *mut u8) {
+unsafe fn prepare_blocks<const N: usize, const R: usize>(
+    rows: &[&[f32]],
+    first: usize,
+    for_tiles: bool,
+    out: *mut u8,
+    sums_of: &mut [__m512; 2],
+) {
     let count = if R > 0 { R } else { rows.len() };
     let rows = &rows[..count];
     let mut inverses = [[0f32; MOST_ROWS]; N];
@@ -92,11 +110,11 @@ unsafe fn prepare_blocks<const N: usize, const R: usize>(rows: &[&[f32]], first:
         let [early, late] = [sums(&groups[..4]), sums(&groups[4..])];
         let minus = |sum| _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<{ ZERO.ilog2() }>(sum));
         let sum = _mm512_add_epi32(early, late);
-        let scaled_sum = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum));
+        sums_of[b] = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum));
         let bits = |values: __m512| _mm512_castps_si512(values);
         // −∞ of zero becomes finite; of NaN the second operand stays.
         let exponent = _mm512_max_ps(_mm512_set1_ps(ZERO_EXPONENT), _mm512_getexp_ps(scale));
-        let after = [bits(scale), bits(scaled_sum), minus(sum), minus(late), bits(exponent)];
+        let after = [bits(scale), minus(sum), minus(late), bits(exponent)];
         for (i, &words) in after.iter().enumerate() {
             // SAFETY: a word of each row, which the mask selects, behind the values of the block.
             unsafe { _mm512_mask_storeu_epi32(at.add((BLOCK + 4 * i) * count).cast(), mask(count), words) }

@@ -1,12 +1,13 @@
-//! Prepared activations under all instruction sets.
+//! Prepared activations, and minima, under all instruction sets.
+#![allow(unsafe_code)]
 
 use super::*;
-use crate::kernels::linear::layout::BLOCK;
+use crate::kernels::linear::layout::{BLOCK, PANEL};
 use crate::kernels::linear::tests::noise;
 use crate::kernels::view::View;
 
 fn prepared(isa: Isa, x: &[f32], rows: usize, k: usize, for_tiles: bool) -> Vec<u32> {
-    let mut words = vec![0u32; rows * k / BLOCK * ROW_BLOCK_BYTES / 4];
+    let mut words = vec![0u32; rows * row_bytes(k) / 4];
     prepare(isa, &View::new(x, rows, k, k), 0..rows, for_tiles, bytemuck::cast_slice_mut(&mut words));
     words
 }
@@ -34,10 +35,97 @@ fn rows_lie_apart_for_tiles_and_in_groups_of_four_values_otherwise() {
     let x = noise(3, rows * k);
     for isa in Isa::available().into_iter().filter(|isa| isa.has_avx512()) {
         let [plain, tiles] = [false, true].map(|for_tiles| prepared(isa, &x, rows, k, for_tiles));
-        for (plain, tiles) in plain.chunks_exact(13 * rows).zip(tiles.chunks_exact(13 * rows)) {
+        let in_blocks = rows * k / BLOCK * ROW_BLOCK_BYTES / 4;
+        assert_eq!(plain[in_blocks..], tiles[in_blocks..], "what is multiplied with minima");
+        for (plain, tiles) in plain[..in_blocks].chunks_exact(12 * rows).zip(tiles.chunks_exact(12 * rows)) {
             assert_eq!(plain[8 * rows..], tiles[8 * rows..], "scales and sums");
             for (r, group) in (0..rows).flat_map(|r| (0..8).map(move |group| (r, group))) {
                 assert_eq!(plain[group * rows + r], tiles[r * 8 + group], "row {r}, group {group}");
+            }
+        }
+    }
+}
+
+/// The sums of one span for `rows` rows as prepared activations have them, from `y`, `[rows][blocks]`.
+fn span_sums(y: &[f32], rows: usize, blocks: usize) -> Vec<u32> {
+    let mut words = vec![0u32; rows * minima::row_bytes(blocks) / 4];
+    for (r, y) in y.chunks_exact(blocks).enumerate() {
+        minima::write_sums(y, r, rows, bytemuck::cast_slice_mut(&mut words));
+    }
+    words
+}
+
+#[test]
+fn minima_times_sums_are_as_exact_as_their_integers() {
+    // Minima and sums of one size and of sizes far apart, whole spans and shorter ones, zeros.
+    for (seed, blocks) in [(1, 1), (2, 2), (3, 7), (4, 23), (5, minima::SPAN)] {
+        for spread in [0.0, 3.0, 12.0] {
+            let sized = |seed: u64, count: usize| -> Vec<f32> {
+                let sizes = noise(seed + 100, count);
+                noise(seed, count).iter().zip(sizes).map(|(v, s)| v * (spread * s).exp2()).collect()
+            };
+            let m: Vec<[f32; PANEL]> = (0..blocks)
+                .map(|b| {
+                    let mut m: [f32; PANEL] = sized(seed * 31 + b as u64, PANEL).try_into().expect("a panel");
+                    m[3] = 0.0;
+                    m
+                })
+                .collect();
+            let rows = 3;
+            let mut y = sized(seed * 77, rows * blocks);
+            y[2 * blocks..].fill(0.0);
+            let words = span_sums(&y, rows, blocks);
+            for (r, y) in y.chunks_exact(blocks).enumerate() {
+                let mut sums = [0.25; PANEL];
+                minima::add(&m, &words, r, rows, &mut sums);
+                let size: f64 = y.iter().map(|y| f64::from(y.abs())).sum();
+                for (lane, &sum) in sums.iter().enumerate() {
+                    let exact: f64 = m.iter().zip(y).map(|(m, y)| f64::from(m[lane]) * f64::from(*y)).sum();
+                    let most = m.iter().fold(0f64, |most, m| most.max(f64::from(m[lane].abs())));
+                    // Half a unit of each sum, and of each minimum.
+                    let bound = most * size * (blocks as f64 * 0.5f64.powi(15) + 0.5f64.powi(14)) + 1e-6;
+                    let error = (f64::from(sum) - 0.25 - exact).abs();
+                    assert!(error <= bound, "{blocks} blocks, spread {spread}, row {r}, output {lane}: {error:e}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn minima_have_the_same_bits_with_vectors_for_any_number_of_rows() {
+    use crate::kernels::linear::{blocks::scales, tests::Case};
+    use crate::tensor::DType;
+    if !Isa::available().iter().any(|isa| isa.has_vnni()) {
+        return;
+    }
+    for (dtype, k) in [(DType::Q4_1, 32 * 25), (DType::Q5_1, 32 * 7), (DType::Q4K, 1024), (DType::Q5K, 768)] {
+        let layout = Layout::of(dtype).expect("a weight type");
+        let case = Case::new(dtype, PANEL, k);
+        let weights = case.matrix();
+        let panel = weights.panel(0);
+        for first in (0..k / BLOCK).step_by(minima::SPAN) {
+            let blocks = minima::SPAN.min(k / BLOCK - first);
+            let of = |b: usize| std::array::from_fn(|lane| scales(layout, panel, first + b, lane).1);
+            let m: Vec<[f32; PANEL]> = (0..blocks).map(of).collect();
+            let at = &panel[layout.block_offset(first).0 - layout.super_header_bytes()..];
+            let mut written = std::mem::MaybeUninit::uninit();
+            // SAFETY: the panel has these blocks, and the CPU AVX-512.
+            unsafe { minima_avx512::write(layout, at.as_ptr(), blocks, written.as_mut_ptr()) }
+            for rows in 4..=16 {
+                let words = span_sums(&noise(rows as u64, rows * blocks), rows, blocks);
+                let mut want = noise(9, rows * PANEL);
+                let mut got = want.clone();
+                for (r, sums) in want.chunks_exact_mut(PANEL).enumerate() {
+                    minima::add(&m, &words, r, rows, sums.try_into().expect("a panel"));
+                }
+                // SAFETY: these minima were written, and the sums are of so many rows.
+                unsafe {
+                    minima_avx512::add_rows(rows, written.as_ptr(), blocks, words.as_ptr().cast(), got.as_mut_ptr());
+                }
+                let same = want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{dtype} from block {first} on, {rows} rows");
             }
         }
     }

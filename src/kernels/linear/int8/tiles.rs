@@ -6,6 +6,8 @@
 //! instructions from starting for 16 cycles (measured on a Xeon of 480 MB L3).
 #![allow(unsafe_code)]
 
+use super::minima::{self, SPAN};
+use super::minima_avx512::{self, Minima};
 use super::unpack::{Step, steps_per_block, unpack};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
@@ -21,7 +23,7 @@ const STEPS: usize = 8;
 /// Multiplies panel `panel` of `weights` with row blocks `blocks`, which become `[rows][PANEL]` at `sums`.
 ///
 /// # Safety
-/// Tiles are allowed, the CPU has AVX-512 F, BW and VL; `x` is as wide as `weights` and was prepared for tiles; `sums` has room for [`PANEL`]
+/// Tiles are allowed, the CPU has AVX-512 F, BW, VL and VNNI; `x` is as wide as `weights` and was prepared for tiles; `sums` has room for [`PANEL`]
 /// sums of each row of `blocks`.
 pub(super) unsafe fn multiply(
     weights: &PackedMatrix,
@@ -41,9 +43,9 @@ pub(super) unsafe fn multiply(
 }
 
 /// # Safety
-/// Tiles are allowed, the CPU has AVX-512 F, BW and VL; `weights` are of layout `LAYOUT` and as wide as `x`, which was prepared for tiles;
+/// Tiles are allowed, the CPU has AVX-512 F, BW, VL and VNNI; `weights` are of layout `LAYOUT` and as wide as `x`, which was prepared for tiles;
 /// `sums` has room for `PANEL` sums of each row of `blocks`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn multiply_layout<const LAYOUT: usize>(
     weights: &PackedMatrix,
     panel: usize,
@@ -52,22 +54,31 @@ unsafe fn multiply_layout<const LAYOUT: usize>(
     sums: *mut f32,
 ) {
     let parts = const { steps_per_block(LAYOUTS[LAYOUT]) };
-    let min = const { LAYOUTS[LAYOUT].has_min() };
     let (per_chunk, k_blocks) = (STEPS / parts, weights.k() / BLOCK);
     let mut steps = [const { MaybeUninit::<Step>::uninit() }; STEPS];
     let mut dots = MaybeUninit::<Dots>::uninit();
     let dots = dots.as_mut_ptr().cast::<i32>();
+    let mut span = MaybeUninit::<Minima>::uninit();
     let mut next = Next::of(weights, panel, k_blocks.div_ceil(per_chunk) * blocks.len());
     let mut shape = 0;
     for chunk in (0..k_blocks).step_by(per_chunk) {
         let chunk = chunk..k_blocks.min(chunk + per_chunk);
         // SAFETY: the panel has these blocks, `steps` room for them.
         unsafe { unpack::<LAYOUT>(weights.panel(panel).as_ptr(), chunk.clone(), &mut steps) }
+        let spans = const { LAYOUTS[LAYOUT].has_min() } && (chunk.end % SPAN == 0 || chunk.end == k_blocks);
+        let span_first = (chunk.end - 1) / SPAN * SPAN;
+        if spans {
+            let layout = const { LAYOUTS[LAYOUT] };
+            let at = &weights.panel(panel)[layout.block_offset(span_first).0 - layout.super_header_bytes()..];
+            // SAFETY: the panel has these blocks, from the start of the panel or of 256 inputs on.
+            unsafe { minima_avx512::write(layout, at.as_ptr(), chunk.end - span_first, span.as_mut_ptr()) }
+        }
         let work = Work { steps: steps.as_ptr().cast(), count: chunk.len() * parts, fresh: chunk.start == 0 };
         let mut sums = sums;
         for block in blocks.clone() {
             let rows = x.blocks().rows_of(block).len();
-            let at = x.block(block)[chunk.start * ROW_BLOCK_BYTES * rows..chunk.end * ROW_BLOCK_BYTES * rows].as_ptr();
+            let x = x.block(block);
+            let at = x[chunk.start * ROW_BLOCK_BYTES * rows..chunk.end * ROW_BLOCK_BYTES * rows].as_ptr();
             let tile_rows = if rows * ROW_BLOCK_BYTES >= ROWS * BLOCK { ROWS } else { rows };
             // SAFETY: 16 rows of 32 bytes lie inside 32 prepared inputs of the block, be they rows of it or not, or else the tile has as many
             // rows as the block. Steps and sums are the caller's; `dots` has room for `STEPS` steps.
@@ -78,9 +89,15 @@ unsafe fn multiply_layout<const LAYOUT: usize>(
                 }
                 multiply_steps::<LAYOUT>(&work, at, rows, dots);
                 let first = rows.div_ceil(2);
-                add(first, min, parts)(&work, dots, Scales { at, rows, first: 0 }, sums);
+                add(first, parts)(&work, dots, Scales { at, rows, first: 0 }, sums);
                 let (lower, dots) = (sums.add(first * PANEL), dots.add(first * PANEL));
-                add(rows - first, min, parts)(&work, dots, Scales { at, rows, first }, lower);
+                add(rows - first, parts)(&work, dots, Scales { at, rows, first }, lower);
+                if spans {
+                    let blocks = chunk.end - span_first;
+                    let y =
+                        x[minima::place(k_blocks, span_first) * rows..][..minima::row_bytes(blocks) * rows].as_ptr();
+                    minima_avx512::add_rows(rows, span.as_ptr(), blocks, y, sums);
+                }
                 sums = sums.add(rows * PANEL);
             }
             next.fetch();
@@ -197,38 +214,29 @@ struct Scales {
 type Add = unsafe fn(&Work, *const i32, Scales, *mut f32);
 
 /// The function that adds dot products of `rows` rows (4 to 8).
-fn add(rows: usize, min: bool, parts: usize) -> Add {
+fn add(rows: usize, parts: usize) -> Add {
     macro_rules! table {
-        ($parts:literal, $min:literal) => {
+        ($parts:literal) => {
             [
-                add_rows::<4, $parts, $min>,
-                add_rows::<5, $parts, $min>,
-                add_rows::<6, $parts, $min>,
-                add_rows::<7, $parts, $min>,
-                add_rows::<8, $parts, $min>,
+                add_rows::<4, $parts>,
+                add_rows::<5, $parts>,
+                add_rows::<6, $parts>,
+                add_rows::<7, $parts>,
+                add_rows::<8, $parts>,
             ] as [Add; 5]
         };
     }
-    let table = match (parts, min) {
-        (1, false) => table!(1, false),
-        (1, true) => table!(1, true),
-        _ => table!(2, false),
-    };
+    let table = if parts == 1 { table!(1) } else { table!(2) };
     table[rows - 4]
 }
 
-/// Adds scaled dot products of `R` rows to their sums, and minima.
+/// Adds scaled dot products of `R` rows to their sums.
 ///
 /// # Safety
 /// The CPU has AVX-512 F; there are as many steps, dot products `[step][ROWS][PANEL]` from the first row on, and scales as `work` tells,
 /// and `sums` addresses `R` rows of `PANEL` values, initialised unless they start from zero.
 #[target_feature(enable = "avx512f")]
-unsafe fn add_rows<const R: usize, const PARTS: usize, const MIN: bool>(
-    work: &Work,
-    dots: *const i32,
-    x: Scales,
-    sums: *mut f32,
-) {
+unsafe fn add_rows<const R: usize, const PARTS: usize>(work: &Work, dots: *const i32, x: Scales, sums: *mut f32) {
     let mut all = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: the caller's: `r < R`, `half < 2` and `i` below the number of steps.
     unsafe {
@@ -250,15 +258,6 @@ unsafe fn add_rows<const R: usize, const PARTS: usize, const MIN: bool>(
                 for (half, sum) in row.iter_mut().enumerate() {
                     let dot = _mm512_loadu_si512(dots.add(r * PANEL + half * 16).cast());
                     *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d[half], scale), *sum);
-                }
-            }
-            if MIN {
-                let m = both(&raw const (*step).minima);
-                for (r, row) in all.iter_mut().enumerate() {
-                    let scaled_sum = _mm512_set1_ps(*scales.add(x.rows + r));
-                    for (half, sum) in row.iter_mut().enumerate() {
-                        *sum = _mm512_fmadd_ps(m[half], scaled_sum, *sum);
-                    }
                 }
             }
         }

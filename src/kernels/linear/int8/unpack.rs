@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::LAYOUTS;
-use super::weights_avx512::{minimum, quants, scale};
+use super::weights_avx512::{quants, scale};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -15,8 +15,6 @@ pub(super) struct Step {
     pub quants: [i8; BLOCK * PANEL],
     /// Scale of each output, in the unit of the quants.
     pub scales: [f32; PANEL],
-    /// Minimum of each output, where the layout has them.
-    pub minima: [f32; PANEL],
 }
 
 /// Steps of one block of 32 inputs.
@@ -24,8 +22,8 @@ pub(super) const fn steps_per_block(layout: Layout) -> usize {
     if matches!(layout, Layout::Byte16) { 2 } else { 1 }
 }
 
-/// Writes the steps of blocks `blocks` of 32 inputs. What is not written (minima of layouts without, half the quants of steps of 16 inputs)
-/// is not to be read.
+/// Writes the steps of blocks `blocks` of 32 inputs. What is not written (half the quants of steps of 16 inputs) is not to be
+/// read.
 ///
 /// # Safety
 /// The CPU has AVX-512 F and BW; `panel` holds a panel with these blocks of layout `LAYOUT`, `steps` is long enough for them.
@@ -52,8 +50,7 @@ pub(super) unsafe fn unpack<const LAYOUT: usize>(
             let step = step.as_mut_ptr();
             // SAFETY: the block is in the panel, the step in `steps`; places of a step are written by address only.
             unsafe {
-                let (to, to_scales, to_minima) =
-                    ((&raw mut (*step).quants), (&raw mut (*step).scales), (&raw mut (*step).minima));
+                let (to, to_scales) = (&raw mut (*step).quants, &raw mut (*step).scales);
                 for group in 0..8 / parts {
                     for half in 0..2 {
                         let q = _mm512_sub_epi8(quants(block, layout, part * 8 / parts + group, half), zero);
@@ -63,10 +60,6 @@ pub(super) unsafe fn unpack<const LAYOUT: usize>(
                 for half in 0..2 {
                     let d = scale(scales, header, layout, part, half);
                     _mm512_storeu_ps(to_scales.cast::<f32>().add(half * 16), d);
-                    if layout.has_min() {
-                        let m = minimum(scales, header, layout, half);
-                        _mm512_storeu_ps(to_minima.cast::<f32>().add(half * 16), m);
-                    }
                 }
             }
         }

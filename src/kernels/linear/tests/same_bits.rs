@@ -31,6 +31,11 @@ fn quantised_rows_of_any_size_have_the_same_bits_alone_and_among_others() {
             for (i, d) in odd.iter().chain(&odd[..4]).enumerate() {
                 let block = (i * 12 % n) * k / dtype.block_len() + i % (k / dtype.block_len());
                 bytes[block * dtype.block_bytes() + at..][..2].copy_from_slice(&d.to_le_bytes());
+                // And minima, elsewhere.
+                if matches!(dtype, DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K) {
+                    let block = ((i * 12 + 5) % n) * k / dtype.block_len() + i % (k / dtype.block_len());
+                    bytes[block * dtype.block_bytes() + 2..][..2].copy_from_slice(&d.to_le_bytes());
+                }
             }
             let case = Case::of(dtype, n, k, &bytes);
             let mut x = noise(19, most * stride);
