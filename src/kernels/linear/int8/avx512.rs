@@ -1,8 +1,9 @@
 //! AVX-512, with VNNI or with 16-bit multiply-adds.
 #![allow(unsafe_code)]
 
+use super::add_minima_avx512;
 use super::minima::{self, SPAN};
-use super::minima_avx512::{self, OfPanel};
+use super::minima_avx512::OfPanel;
 use super::weights_avx512::{quants, scale};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, STREAM_AHEAD, by_layout};
 use crate::kernels::linear::float::avx512::Rows;
@@ -127,7 +128,7 @@ macro_rules! define {
                     if layout.has_min() {
                         let y = minima::sums_of(x, k_blocks, R, start);
                         // SAFETY: the panel has these blocks, through which `grow` went, and prepared activations their sums.
-                        unsafe { minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(&mut sums, minima, largest, y) }
+                        unsafe { add_minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(&mut sums, minima, largest, y) }
                     }
                 }
                 for (r, sums) in sums.iter().enumerate() {

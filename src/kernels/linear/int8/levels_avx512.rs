@@ -3,7 +3,7 @@
 
 use super::levels::{FEWEST_ROWS, Tables};
 use super::weights_avx512::quants;
-use super::{LAYOUTS, LEVELS, ROW_BLOCK_BYTES, RowBlock, SCALE_BITS, by_layout, minima_avx512};
+use super::{LAYOUTS, LEVELS, ROW_BLOCK_BYTES, RowBlock, SCALE_BITS, add_minima_avx512, by_layout};
 use crate::kernels::linear::float::avx512::Rows;
 use crate::kernels::linear::layout::{BLOCK, Layout};
 use crate::kernels::linear::{Ahead, Sums};
@@ -109,7 +109,7 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(
         }
         if layout.has_min() {
             // SAFETY: these minima, and the sums of the span, were written.
-            unsafe { minima_avx512::add::<R, 1, true>(&mut sums, Tables::minima(tables), half, blocks, y) }
+            unsafe { add_minima_avx512::add::<R, 1, true>(&mut sums, Tables::minima(tables), half, blocks, y) }
         }
         each_row!(r of R, {
             // SAFETY: 16 of the 32 values of row `r`.

@@ -1,6 +1,5 @@
-//! Products of [minima](super::minima) with AVX-512.
+//! Minima of weights and sums of activations as [integers](super::minima), with AVX-512.
 #![allow(unsafe_code)]
-#![allow(clippy::needless_range_loop, reason = "minima, factors and sums run in step")]
 
 use super::minima::{MINIMUM_BITS, NO_EXPONENT, SPAN, SUM_BITS};
 use super::weights_avx512::minimum;
@@ -16,9 +15,9 @@ const ROUND: f32 = 12_582_912.0;
 #[repr(C, align(64))]
 pub(super) struct Minima {
     /// Two blocks a word: `[SPAN / 2][32]`.
-    words: [[i32; PANEL]; SPAN / 2],
+    pub(super) words: [[i32; PANEL]; SPAN / 2],
     /// Exponents e − 13.
-    exponents: [f32; PANEL],
+    pub(super) exponents: [f32; PANEL],
 }
 
 type Write = unsafe fn(*const u8, usize, *mut Minima);
@@ -131,7 +130,7 @@ impl<const LAYOUT: usize> OfPanel<LAYOUT> {
 /// Exponents e − 13 of what [`OfPanel::grow`] found.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn exponents_of<const LAYOUT: usize>(largest: __m512i) -> __m512 {
+pub(super) fn exponents_of<const LAYOUT: usize>(largest: __m512i) -> __m512 {
     let largest = if const { LAYOUTS[LAYOUT].is_super() } {
         largest
     } else {
@@ -143,7 +142,7 @@ fn exponents_of<const LAYOUT: usize>(largest: __m512i) -> __m512 {
 /// What minima are multiplied with to become integers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn factor(e: __m512) -> __m512 {
+pub(super) fn factor(e: __m512) -> __m512 {
     _mm512_scalef_ps(_mm512_set1_ps(1.0), _mm512_sub_ps(_mm512_setzero_ps(), e))
 }
 
@@ -155,166 +154,6 @@ fn exponents(magnitudes: __m512i) -> __m512 {
     let finite = _mm512_cmplt_epi32_mask(magnitudes, _mm512_set1_epi32(f32::INFINITY.to_bits() as i32));
     let e = _mm512_max_ps(_mm512_getexp_ps(values), _mm512_set1_ps(NO_EXPONENT));
     _mm512_mask_blend_ps(finite, _mm512_set1_ps(f32::NAN), e)
-}
-
-/// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of `minima` and the sums of one span of `blocks` blocks, which are at `x`.
-///
-/// # Safety
-/// The CPU has AVX-512 F and BW, and VNNI where `VNNI` says so; these halves of `minima`, from `first` on, and the sums of `R` rows at `x`, aligned
-/// to 4 bytes, were written for so many blocks.
-#[inline(always)]
-pub(super) unsafe fn add<const R: usize, const H: usize, const VNNI: bool>(
-    sums: &mut [[__m512; H]; R],
-    minima: *const Minima,
-    first: usize,
-    blocks: usize,
-    x: *const u8,
-) {
-    // SAFETY: the caller's.
-    unsafe { add_words(sums, &Written::<VNNI> { minima, first }, blocks.div_ceil(2), x) }
-}
-
-/// As [`add`] with the minima of a panel, whose largest magnitudes are `largest`.
-///
-/// # Safety
-/// As [`add`]; the panel has the blocks, and [`OfPanel::grow`] went through all of them.
-#[inline(always)]
-pub(super) unsafe fn add_of_panel<const R: usize, const H: usize, const LAYOUT: usize, const VNNI: bool>(
-    sums: &mut [[__m512; H]; R],
-    minima: [OfPanel<LAYOUT>; H],
-    largest: [__m512i; H],
-    x: *const u8,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let zero = [_mm512_setzero_ps(); H];
-        let mut made = Made::<LAYOUT, H, VNNI> { minima, exponents: zero, factors: zero };
-        for h in 0..H {
-            made.exponents[h] = exponents_of::<LAYOUT>(largest[h]);
-            made.factors[h] = factor(made.exponents[h]);
-        }
-        add_words(sums, &made, minima[0].blocks.div_ceil(2), x);
-    }
-}
-
-/// Minima as integers, of some halves of the outputs of a panel. Methods, not closures: these would not have the instructions.
-trait Words {
-    const VNNI: bool;
-    /// Those of two blocks.
-    unsafe fn words(&self, pair: usize, h: usize) -> __m512i;
-    /// Exponents e − 13.
-    unsafe fn exponents(&self, h: usize) -> __m512;
-}
-
-/// Those that [`write`] wrote, from half `first` on.
-struct Written<const VNNI: bool> {
-    minima: *const Minima,
-    first: usize,
-}
-
-impl<const VNNI: bool> Words for Written<VNNI> {
-    const VNNI: bool = VNNI;
-    #[inline(always)]
-    unsafe fn words(&self, pair: usize, h: usize) -> __m512i {
-        // SAFETY: 16 of the words of a pair.
-        unsafe {
-            let at = (&raw const (*self.minima).words).cast::<i32>().add(pair * PANEL + (self.first + h) * 16);
-            _mm512_load_si512(at.cast())
-        }
-    }
-    #[inline(always)]
-    unsafe fn exponents(&self, h: usize) -> __m512 {
-        // SAFETY: 16 of the exponents.
-        unsafe { _mm512_load_ps((&raw const (*self.minima).exponents).cast::<f32>().add((self.first + h) * 16)) }
-    }
-}
-
-/// Those of a panel, made when they are wanted.
-struct Made<const LAYOUT: usize, const H: usize, const VNNI: bool> {
-    minima: [OfPanel<LAYOUT>; H],
-    exponents: [__m512; H],
-    factors: [__m512; H],
-}
-
-impl<const LAYOUT: usize, const H: usize, const VNNI: bool> Words for Made<LAYOUT, H, VNNI> {
-    const VNNI: bool = VNNI;
-    #[inline(always)]
-    unsafe fn words(&self, pair: usize, h: usize) -> __m512i {
-        // SAFETY: the panel has the blocks of the pair.
-        unsafe { self.minima[h].words(pair, self.factors[h]) }
-    }
-    #[inline(always)]
-    unsafe fn exponents(&self, h: usize) -> __m512 {
-        self.exponents[h]
-    }
-}
-
-/// [`add`] of any words.
-#[inline(always)]
-unsafe fn add_words<const R: usize, const H: usize, W: Words>(
-    sums: &mut [[__m512; H]; R],
-    minima: &W,
-    pairs: usize,
-    x: *const u8,
-) {
-    let x = x.cast::<i32>();
-    // SAFETY: the caller's: `r < R` and `pair` below the pairs of the span.
-    unsafe {
-        let mut dots = [[_mm512_setzero_si512(); H]; R];
-        for pair in 0..pairs {
-            let mut words = [_mm512_setzero_si512(); H];
-            for (h, words) in words.iter_mut().enumerate() {
-                *words = minima.words(pair, h);
-            }
-            for (r, dots) in dots.iter_mut().enumerate() {
-                let y = _mm512_set1_epi32(*x.add(pair * R + r));
-                for (dot, &words) in dots.iter_mut().zip(&words) {
-                    *dot = if W::VNNI {
-                        _mm512_dpwssd_epi32(*dot, words, y)
-                    } else {
-                        _mm512_add_epi32(*dot, _mm512_madd_epi16(words, y))
-                    };
-                }
-            }
-        }
-        for h in 0..H {
-            let e = minima.exponents(h);
-            for r in 0..R {
-                let f = _mm512_set1_ps(*x.add(pairs * R + r).cast::<f32>());
-                let product = _mm512_scalef_ps(_mm512_cvtepi32_ps(dots[r][h]), _mm512_add_ps(e, f));
-                sums[r][h] = _mm512_add_ps(sums[r][h], product);
-            }
-        }
-    }
-}
-
-/// As [`add`] for any number of rows, 4 to 16, and all outputs, to `[rows][32]` at `sums`.
-///
-/// # Safety
-/// As [`add`] with VNNI; `sums` holds so many.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn add_rows(rows: usize, minima: *const Minima, blocks: usize, x: *const u8, sums: *mut f32) {
-    type Add = unsafe fn(*const Minima, usize, *const u8, *mut f32);
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn some<const R: usize>(minima: *const Minima, blocks: usize, x: *const u8, to: *mut f32) {
-        for half in 0..2 {
-            let at = |r: usize| to.wrapping_add(r * PANEL + half * 16);
-            // SAFETY: the caller's.
-            unsafe {
-                let mut sums: [[__m512; 1]; R] = std::array::from_fn(|r| [_mm512_loadu_ps(at(r))]);
-                add::<R, 1, true>(&mut sums, minima, half, blocks, x);
-                for (r, &[sums]) in sums.iter().enumerate() {
-                    _mm512_storeu_ps(at(r), sums);
-                }
-            }
-        }
-    }
-    const KERNELS: [Add; 13] = [
-        some::<4>, some::<5>, some::<6>, some::<7>, some::<8>, some::<9>, some::<10>, some::<11>, some::<12>,
-        some::<13>, some::<14>, some::<15>, some::<16>,
-    ];
-    // SAFETY: the caller's.
-    unsafe { KERNELS[rows - 4](minima, blocks, x, sums) }
 }
 
 /// Writes the sums `y` of one span (a lane a row, `count` of them) to `dst`.

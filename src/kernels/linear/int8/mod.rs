@@ -1,6 +1,8 @@
 //! Products of quantised weights and quantised activations: exact integer dot products per block of 32 inputs.
 
 #[cfg(target_arch = "x86_64")]
+mod add_minima_avx512;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

@@ -122,7 +122,13 @@ fn minima_have_the_same_bits_with_vectors_for_any_number_of_rows() {
                 }
                 // SAFETY: these minima were written, and the sums are of so many rows.
                 unsafe {
-                    minima_avx512::add_rows(rows, written.as_ptr(), blocks, words.as_ptr().cast(), got.as_mut_ptr());
+                    add_minima_avx512::add_rows(
+                        rows,
+                        written.as_ptr(),
+                        blocks,
+                        words.as_ptr().cast(),
+                        got.as_mut_ptr(),
+                    );
                 }
                 let same = want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{dtype} from block {first} on, {rows} rows");

@@ -6,6 +6,7 @@
 //! instructions from starting for 16 cycles (measured on a Xeon of 480 MB L3).
 #![allow(unsafe_code)]
 
+use super::add_minima_avx512;
 use super::minima::{self, SPAN};
 use super::minima_avx512::{self, Minima};
 use super::unpack::{Step, steps_per_block, unpack};
@@ -96,7 +97,7 @@ unsafe fn multiply_layout<const LAYOUT: usize>(
                     let blocks = chunk.end - span_first;
                     let y =
                         x[minima::place(k_blocks, span_first) * rows..][..minima::row_bytes(blocks) * rows].as_ptr();
-                    minima_avx512::add_rows(rows, span.as_ptr(), blocks, y, sums);
+                    add_minima_avx512::add_rows(rows, span.as_ptr(), blocks, y, sums);
                 }
                 sums = sums.add(rows * PANEL);
             }
