@@ -18,7 +18,7 @@ use std::ops::Range;
 /// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, -128 × sum i32 `[r]`, -128 × sum of the last 16 i32 `[r]`, the
 ///   scale's exponent of two f32 `[r]`; for more rows than a few on tile registers `[r][32]` int8 first. The scale is the largest
 ///   magnitude / 127, rounded up to three bits behind the leading one; values are rounded to nearest, ties to even. Behind all of them, per
-///   768 inputs, scale × sum of each 32 as i16 `[12][r][2]` and their exponent of two f32 `[r]` (`int8/minima.rs`).
+///   768 inputs, scale × sum of each 32 as i16 `[12][r][2]` (fewer at the end) and the exponent of their unit f32 `[r]` (`int8/minima.rs`).
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
     isa: Isa,

@@ -36,7 +36,7 @@ pub(super) fn noise(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// Stored weights of any type: random bytes with sane scales.
-fn stored(dtype: DType, n: usize, k: usize, seed: u64) -> Vec<u8> {
+pub(super) fn stored(dtype: DType, n: usize, k: usize, seed: u64) -> Vec<u8> {
     let values = noise(seed, n * k);
     match dtype {
         DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -79,7 +79,7 @@ impl Case {
         Case::of(dtype, n, k, &stored(dtype, n, k, (n * 1000 + k) as u64))
     }
 
-    fn of(dtype: DType, n: usize, k: usize, bytes: &[u8]) -> Case {
+    pub(super) fn of(dtype: DType, n: usize, k: usize, bytes: &[u8]) -> Case {
         let mut values = vec![0.0; n * k];
         quant::dequantize(dtype, bytes, &mut values);
         let mut packed = vec![0xff; packed_bytes(dtype, n, k).unwrap() + 1];
@@ -116,8 +116,8 @@ impl Case {
 fn widths(dtype: DType) -> &'static [usize] {
     match dtype.block_len() {
         1 => &[1, 2, 7, 64, 129],
-        32 => &[32, 96, 160],
-        _ => &[256, 768],
+        32 => &[32, 96, 160, 800],
+        _ => &[256, 768, 1280],
     }
 }
 

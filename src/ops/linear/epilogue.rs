@@ -270,8 +270,7 @@ impl PairEpilogue for FinishPair<'_> {
     fn row(&mut self, row: usize, first_column: usize, gate: &mut [f32], up: &mut [f32]) {
         add_biases(self.finish.bias, first_column, gate);
         add_biases(self.second_bias, first_column, up);
-        activation::silu_inplace(self.finish.isa, gate);
-        gate.iter_mut().zip(&*up).for_each(|(g, u)| *g *= u);
+        activation::silu_mul_slices(self.finish.isa, gate, up);
         self.finish.write(row, first_column, gate);
     }
 }

@@ -6,27 +6,29 @@ use super::minima_avx512::{Minima, OfPanel, exponents_of, factor};
 use crate::kernels::linear::layout::PANEL;
 use std::arch::x86_64::*;
 
-/// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of `minima` and the sums of one span of `blocks` blocks, which are at `x`.
+/// Adds to `sums`, of `R` rows and half `half` of the outputs, the products of `minima` and the sums of one span of `blocks` blocks, which are
+/// at `x`.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW, and VNNI where `VNNI` says so; these halves of `minima`, from `first` on, and the sums of `R` rows at `x`, aligned
-/// to 4 bytes, were written for so many blocks.
+/// The CPU has AVX-512 F, BW and VNNI; `minima` and the sums of `R` rows at `x`, aligned to 4 bytes, were written for so many blocks.
 #[inline(always)]
-pub(super) unsafe fn add<const R: usize, const H: usize, const VNNI: bool>(
-    sums: &mut [[__m512; H]; R],
+pub(super) unsafe fn add<const R: usize>(
+    sums: &mut [[__m512; 1]; R],
     minima: *const Minima,
-    first: usize,
+    half: usize,
     blocks: usize,
     x: *const u8,
 ) {
     // SAFETY: the caller's.
-    unsafe { add_words(sums, &Written::<VNNI> { minima, first }, blocks.div_ceil(2), x) }
+    unsafe { add_words(sums, &Written { minima, half }, blocks.div_ceil(2), x) }
 }
 
-/// As [`add`] with the minima of a panel, whose largest magnitudes are `largest`.
+/// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of the minima of a panel, whose largest magnitudes are `largest`, and the sums of
+/// their span, which are at `x`.
 ///
 /// # Safety
-/// As [`add`]; the panel has the blocks, and [`OfPanel::grow`] went through all of them.
+/// The CPU has AVX-512 F and BW, and VNNI where `VNNI` says so; the panel has the blocks, and [`OfPanel::grow`] went through all of them; the sums
+/// of `R` rows at `x`, aligned to 4 bytes, were written for so many blocks.
 #[inline(always)]
 pub(super) unsafe fn add_of_panel<const R: usize, const H: usize, const LAYOUT: usize, const VNNI: bool>(
     sums: &mut [[__m512; H]; R],
@@ -55,26 +57,26 @@ trait Words {
     unsafe fn exponents(&self, h: usize) -> __m512;
 }
 
-/// Those that [`write`] wrote, from half `first` on.
-struct Written<const VNNI: bool> {
+/// Those that [`write`](super::minima_avx512::write) wrote, of half `half` of the outputs.
+struct Written {
     minima: *const Minima,
-    first: usize,
+    half: usize,
 }
 
-impl<const VNNI: bool> Words for Written<VNNI> {
-    const VNNI: bool = VNNI;
+impl Words for Written {
+    const VNNI: bool = true;
     #[inline(always)]
-    unsafe fn words(&self, pair: usize, h: usize) -> __m512i {
+    unsafe fn words(&self, pair: usize, _: usize) -> __m512i {
         // SAFETY: 16 of the words of a pair.
         unsafe {
-            let at = (&raw const (*self.minima).words).cast::<i32>().add(pair * PANEL + (self.first + h) * 16);
+            let at = (&raw const (*self.minima).words).cast::<i32>().add(pair * PANEL + self.half * 16);
             _mm512_load_si512(at.cast())
         }
     }
     #[inline(always)]
-    unsafe fn exponents(&self, h: usize) -> __m512 {
+    unsafe fn exponents(&self, _: usize) -> __m512 {
         // SAFETY: 16 of the exponents.
-        unsafe { _mm512_load_ps((&raw const (*self.minima).exponents).cast::<f32>().add((self.first + h) * 16)) }
+        unsafe { _mm512_load_ps((&raw const (*self.minima).exponents).cast::<f32>().add(self.half * 16)) }
     }
 }
 
@@ -98,7 +100,11 @@ impl<const LAYOUT: usize, const H: usize, const VNNI: bool> Words for Made<LAYOU
     }
 }
 
-/// [`add`] of any words.
+/// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of minima of `pairs` pairs of blocks and the sums of their span at `x`.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW, and VNNI where `W` says so; there are minima of so many pairs and `H` halves, and at `x`, aligned to 4 bytes, the sums
+/// of so many pairs and `R` rows.
 #[inline(always)]
 unsafe fn add_words<const R: usize, const H: usize, W: Words>(
     sums: &mut [[__m512; H]; R],
@@ -137,10 +143,10 @@ unsafe fn add_words<const R: usize, const H: usize, W: Words>(
     }
 }
 
-/// As [`add`] for any number of rows, 4 to 16, and all outputs, to `[rows][32]` at `sums`.
+/// As [`add`] for any number of rows from 8 to 16 and all outputs, to `[rows][32]` at `sums`.
 ///
 /// # Safety
-/// As [`add`] with VNNI; `sums` holds so many.
+/// As [`add`]; `sums` holds so many.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn add_rows(rows: usize, minima: *const Minima, blocks: usize, x: *const u8, sums: *mut f32) {
     type Add = unsafe fn(*const Minima, usize, *const u8, *mut f32);
@@ -151,17 +157,15 @@ pub(super) unsafe fn add_rows(rows: usize, minima: *const Minima, blocks: usize,
             // SAFETY: the caller's.
             unsafe {
                 let mut sums: [[__m512; 1]; R] = std::array::from_fn(|r| [_mm512_loadu_ps(at(r))]);
-                add::<R, 1, true>(&mut sums, minima, half, blocks, x);
+                add::<R>(&mut sums, minima, half, blocks, x);
                 for (r, &[sums]) in sums.iter().enumerate() {
                     _mm512_storeu_ps(at(r), sums);
                 }
             }
         }
     }
-    const KERNELS: [Add; 13] = [
-        some::<4>, some::<5>, some::<6>, some::<7>, some::<8>, some::<9>, some::<10>, some::<11>, some::<12>,
-        some::<13>, some::<14>, some::<15>, some::<16>,
-    ];
+    const KERNELS: [Add; 9] =
+        [some::<8>, some::<9>, some::<10>, some::<11>, some::<12>, some::<13>, some::<14>, some::<15>, some::<16>];
     // SAFETY: the caller's.
-    unsafe { KERNELS[rows - 4](minima, blocks, x, sums) }
+    unsafe { KERNELS[rows - 8](minima, blocks, x, sums) }
 }

@@ -13,7 +13,8 @@ use crate::kernels::linear::{PackedMatrix, Place, Prepared, Shares, Sums};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Blocks of 32 inputs of which there are levels at a time. With what they are multiplied with they fit into the second-level cache.
+/// Blocks of 32 inputs of which there are levels at a time: a span of minima, behind which a kernel adds these. With what they are multiplied
+/// with they fit into the second-level cache.
 const CHUNK: usize = SPAN;
 
 /// Row blocks from which on levels cost less than they save.

@@ -109,7 +109,7 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(
         }
         if layout.has_min() {
             // SAFETY: these minima, and the sums of the span, were written.
-            unsafe { add_minima_avx512::add::<R, 1, true>(&mut sums, Tables::minima(tables), half, blocks, y) }
+            unsafe { add_minima_avx512::add::<R>(&mut sums, Tables::minima(tables), half, blocks, y) }
         }
         each_row!(r of R, {
             // SAFETY: 16 of the 32 values of row `r`.

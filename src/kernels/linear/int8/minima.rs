@@ -1,18 +1,19 @@
 //! Minima of weights in products: of every [`SPAN`] blocks of 32 inputs, Σ m·y over the blocks, with m a block's minimum and y the sum of its
 //! activations (scale × sum of values), is one dot product of 16-bit integers. Two blocks take one multiply-add so, instead of two.
 //!
-//! With e the exponent of two of the largest |m| of an output, M = m·2^(13 − e) rounded to nearest; with f that of Σ |y| of a row,
+//! With e the exponent of two of the largest |m| of an output in the span, M = m·2^(13 − e) rounded to nearest; with f that of Σ |y| of a row in it,
 //! Y = y·2^(14 − f) likewise, at most 32767. Σ M·Y then is exact in 32 bits, as |M| ≤ 2^14 and Σ |Y| ≤ 2^15 + 12. It is rounded to f32,
 //! scaled by 2^(e − 13 + f − 14) and added to the sum behind the blocks. M is exact where a minimum of 11 bits is at least an eighth of the
 //! largest; Y is off by 2^-15 of Σ |y| at most, far less than rounding activations to int8 moves y.
 //!
-//! Where a minimum or an activation is not finite, neither is the sum.
+//! Where a minimum, an activation or Σ |y| is not finite, neither is the sum.
 
-use super::ROW_BLOCK_BYTES;
+use super::{ROW_BLOCK_BYTES, exponent, nearest};
 use crate::kernels::linear::layout::PANEL;
 
 /// Blocks of 32 inputs whose minima are multiplied at once: a multiple of 8, as some scales are of 256 inputs.
 pub(super) const SPAN: usize = 24;
+const _: () = assert!(SPAN.is_multiple_of(8));
 
 /// 2^[`MINIMUM_BITS`] is the most that a minimum becomes.
 pub(super) const MINIMUM_BITS: i32 = 14;
@@ -38,16 +39,6 @@ pub(super) const fn place(blocks: usize, first: usize) -> usize {
     blocks * ROW_BLOCK_BYTES + first / SPAN * row_bytes(SPAN)
 }
 
-/// The exponent of two of a magnitude: [`NO_EXPONENT`] of zero, NaN where it is not finite. It is no subnormal number.
-#[inline(always)]
-fn exponent(magnitude: f32) -> f32 {
-    match magnitude.to_bits() >> 23 {
-        0 => NO_EXPONENT,
-        255 => f32::NAN,
-        biased => biased as f32 - 127.0,
-    }
-}
-
 /// `value · 2^exponent`; NaN when the exponent is.
 #[inline(always)]
 fn scaled(value: f32, exponent: f32) -> f32 {
@@ -61,17 +52,16 @@ fn scaled(value: f32, exponent: f32) -> f32 {
 /// `value · 2^exponent`, which is less than 2^16, rounded to nearest, ties to even; 0 when the exponent is NaN.
 #[inline(always)]
 fn whole(value: f32, exponent: f32) -> i32 {
-    const ROUND: f32 = 12_582_912.0;
     if exponent.is_nan() {
         return 0;
     }
-    (scaled(value, exponent) + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
+    nearest(scaled(value, exponent))
 }
 
 /// Writes the sums `y` of one span of row `r` of `count` to where that span has its sums.
 #[inline(always)]
 pub(super) fn write_sums(y: &[f32], r: usize, count: usize, dst: &mut [u8]) {
-    let f = exponent(y.iter().fold(0.0, |sum, y| sum + y.abs()));
+    let f = exponent(y.iter().fold(0.0, |sum, y| sum + y.abs()), NO_EXPONENT);
     let mut put = |word: usize, bits: u32| dst[(word * count + r) * 4..][..4].copy_from_slice(&bits.to_ne_bytes());
     let bits = |y: f32| whole(y, (SUM_BITS - 1) as f32 - f).min(i32::from(i16::MAX)) as u32 & 0xffff;
     for (pair, y) in y.chunks(2).enumerate() {
@@ -91,7 +81,7 @@ pub(super) fn add(m: &[[f32; PANEL]], y: &[u32], r: usize, count: usize, sums: &
     for (lane, sum) in sums.iter_mut().enumerate() {
         // Compared as integers, magnitudes order like floats and NaN is above all.
         let largest = m.iter().fold(0, |most, m| most.max(m[lane].to_bits() & 0x7fff_ffff));
-        let e = exponent(f32::from_bits(largest)) - (MINIMUM_BITS - 1) as f32;
+        let e = exponent(f32::from_bits(largest), NO_EXPONENT) - (MINIMUM_BITS - 1) as f32;
         let product =
             |(b, m): (usize, &[f32; PANEL])| whole(m[lane], -e) * i32::from((word(b / 2) >> (16 * (b % 2))) as i16);
         let dot: i32 = m.iter().enumerate().map(product).sum();

@@ -1,15 +1,11 @@
-//! Minima of weights and sums of activations as [integers](super::minima), with AVX-512.
+//! Minima of weights as [integers](super::minima), with AVX-512.
 #![allow(unsafe_code)]
 
-use super::minima::{MINIMUM_BITS, NO_EXPONENT, SPAN, SUM_BITS};
+use super::minima::{MINIMUM_BITS, NO_EXPONENT, SPAN};
 use super::weights_avx512::minimum;
-use super::{LAYOUTS, by_layout};
-use crate::kernels::interleave::words_avx512::mask;
+use super::{LAYOUTS, ROUND, by_layout};
 use crate::kernels::linear::layout::{Layout, PANEL};
 use std::arch::x86_64::*;
-
-/// Adding this to a magnitude below 2^22 leaves it as an integer, rounded to nearest, in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// Minima of a panel and one span as integers.
 #[repr(C, align(64))]
@@ -25,7 +21,8 @@ type Write = unsafe fn(*const u8, usize, *mut Minima);
 /// Writes the minima of `blocks` blocks, one span, of a panel of `layout` from `panel` on.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW; the layout has minima; `panel` holds so many blocks from the start of the panel or of 256 inputs on.
+/// The CPU has AVX-512 F and BW; the layout has minima; `panel` holds so many blocks, 1 to [`SPAN`], from the start of the panel or of 256 inputs
+/// on; `minima` can be written.
 pub(super) unsafe fn write(layout: Layout, panel: *const u8, blocks: usize, minima: *mut Minima) {
     macro_rules! table {
         ($code:literal) => {
@@ -70,7 +67,7 @@ impl<const LAYOUT: usize> OfPanel<LAYOUT> {
     /// The minima of block `b`.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F; the panel has the block.
+    /// The CPU has AVX-512 F and BW; the panel has the block.
     #[inline(always)]
     unsafe fn minimum(self, b: usize) -> __m512 {
         let (at, header) = Self::LAYOUT.block_offset(b);
@@ -103,7 +100,7 @@ impl<const LAYOUT: usize> OfPanel<LAYOUT> {
     /// The minima of blocks `2 · pair` and the next, if there is one, as integers.
     ///
     /// # Safety
-    /// As [`OfPanel::minimum`], and AVX-512 BW.
+    /// As [`OfPanel::minimum`].
     #[inline(always)]
     pub unsafe fn words(self, pair: usize, factor: __m512) -> __m512i {
         // SAFETY: the caller's.
@@ -149,35 +146,10 @@ pub(super) fn factor(e: __m512) -> __m512 {
 /// Exponents of two of magnitudes, given as bits: [`NO_EXPONENT`] of zero, NaN where they are not finite. None is subnormal.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn exponents(magnitudes: __m512i) -> __m512 {
-    let values = _mm512_castsi512_ps(magnitudes);
+pub(super) fn exponents(magnitudes: __m512i) -> __m512 {
+    let e = _mm512_getexp_ps(_mm512_castsi512_ps(magnitudes));
+    let zero = _mm512_cmpeq_epi32_mask(magnitudes, _mm512_setzero_si512());
+    let e = _mm512_mask_mov_ps(e, zero, _mm512_set1_ps(NO_EXPONENT));
     let finite = _mm512_cmplt_epi32_mask(magnitudes, _mm512_set1_epi32(f32::INFINITY.to_bits() as i32));
-    let e = _mm512_max_ps(_mm512_getexp_ps(values), _mm512_set1_ps(NO_EXPONENT));
     _mm512_mask_blend_ps(finite, _mm512_set1_ps(f32::NAN), e)
-}
-
-/// Writes the sums `y` of one span (a lane a row, `count` of them) to `dst`.
-///
-/// # Safety
-/// The CPU has AVX-512 F and BW; `dst` has room for the sums of one span of `count` rows.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
-    let mut size = _mm512_setzero_ps();
-    for &y in y {
-        size = _mm512_add_ps(size, _mm512_abs_ps(y));
-    }
-    let f = exponents(_mm512_castps_si512(size));
-    let shift = _mm512_sub_ps(_mm512_set1_ps((SUM_BITS - 1) as f32), f);
-    let most = _mm512_set1_epi32(i32::from(i16::MAX));
-    // What is no number becomes the least integer, the low bits of which are zero.
-    let whole = |y| _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(y, shift)), most);
-    // SAFETY: a word of each row, which the mask selects, in its place.
-    let put =
-        |word: usize, words| unsafe { _mm512_mask_storeu_epi32(dst.add(4 * word * count).cast(), mask(count), words) };
-    for (pair, y) in y.chunks(2).enumerate() {
-        let late = if y.len() == 2 { whole(y[1]) } else { _mm512_setzero_si512() };
-        put(pair, _mm512_mask_blend_epi16(0xaaaa_aaaa, whole(y[0]), _mm512_slli_epi32::<16>(late)));
-    }
-    let f = _mm512_sub_ps(f, _mm512_set1_ps((SUM_BITS - 1) as f32));
-    put(y.len().div_ceil(2), _mm512_castps_si512(f));
 }

@@ -129,6 +129,25 @@ impl<const R: usize> RowBlock<R> {
     }
 }
 
+/// The exponent of two of a magnitude that is no subnormal number: `of_zero` of zero, NaN where it is not finite.
+#[inline(always)]
+fn exponent(magnitude: f32, of_zero: f32) -> f32 {
+    match magnitude.to_bits() >> 23 {
+        0 => of_zero,
+        255 => f32::NAN,
+        biased => biased as f32 - 127.0,
+    }
+}
+
+/// What is added to a magnitude below 2^22 for its nearest integer, ties to even, in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// The nearest integer, ties to even, of a magnitude below 2^22.
+#[inline(always)]
+fn nearest(value: f32) -> i32 {
+    (value + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
+}
+
 /// Quantised layouts in the order of their codes, the const-generic argument of the kernels.
 const LAYOUTS: [Layout; 7] =
     [Layout::Byte, Layout::ByteMin, Layout::ByteK, Layout::Byte16, Layout::Nibble, Layout::NibbleMin, Layout::NibbleK];

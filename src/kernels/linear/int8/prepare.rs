@@ -3,7 +3,7 @@
 //! not finite, the scale is NaN. The body is plain Rust, also compiled for AVX2.
 #![allow(unsafe_code)]
 
-use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT, minima, row_bytes};
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT, exponent, minima, nearest, row_bytes};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::isa::Isa;
 use crate::kernels::linear::layout::BLOCK;
@@ -47,9 +47,6 @@ fn prepare_avx2(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
     prepare_row(row, r, count, dst);
 }
 
-/// Adding and subtracting this rounds magnitudes below 2^22 to integers, ties to even.
-const ROUND: f32 = 12_582_912.0;
-
 /// The scale from `scale` on that has [`SCALE_BITS`] bits behind the leading one; 0 below the normal numbers, and NaN for what is not finite.
 #[inline(always)]
 fn round_up(scale: f32) -> f32 {
@@ -58,16 +55,6 @@ fn round_up(scale: f32) -> f32 {
         return 0.0;
     }
     if scale < f32::INFINITY { f32::from_bits((scale.to_bits() + REST) & !REST) } else { f32::NAN }
-}
-
-/// The exponent of two of a scale: [`ZERO_EXPONENT`] of 0, and NaN of NaN.
-#[inline(always)]
-fn exponent(scale: f32) -> f32 {
-    match scale.to_bits() >> 23 & 255 {
-        0 => ZERO_EXPONENT,
-        255 => scale,
-        biased => biased as f32 - 127.0,
-    }
 }
 
 #[inline(always)]
@@ -84,7 +71,7 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         let mut q = [0i8; BLOCK];
         for (q, v) in q.iter_mut().zip(x) {
-            *q = ((v * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32) as i8;
+            *q = nearest(v * inverse) as i8;
         }
         let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
         let late: i32 = q[16..].iter().map(|&q| i32::from(q)).sum();
@@ -97,7 +84,7 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
             scale.to_ne_bytes(),
             (-ZERO * sum).to_ne_bytes(),
             (-ZERO * late).to_ne_bytes(),
-            exponent(scale).to_ne_bytes(),
+            exponent(scale, ZERO_EXPONENT).to_ne_bytes(),
         ];
         for (i, word) in words.iter().enumerate() {
             rest[(i * count + r) * 4..][..4].copy_from_slice(word);

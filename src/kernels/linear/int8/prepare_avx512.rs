@@ -2,8 +2,9 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::minima::{self, SPAN};
-use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT, minima_avx512};
+use super::minima::{self, SPAN, SUM_BITS};
+use super::minima_avx512::exponents;
+use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::interleave::avx512::transpose;
 use crate::kernels::interleave::words_avx512::mask;
@@ -37,7 +38,7 @@ pub(super) unsafe fn prepare(rows: &[&[f32]], for_tiles: bool, dst: &mut [u8]) {
             let sums = &sums[..in_span + here];
             assert!(to.len() >= minima::row_bytes(sums.len()) * count);
             // SAFETY: there is room for the sums of one span, and the features are the caller's.
-            unsafe { minima_avx512::write_sums(sums, count, to.as_mut_ptr()) }
+            unsafe { write_sums(sums, count, to.as_mut_ptr()) }
         }
     }
 }
@@ -172,4 +173,30 @@ fn sums(words: &[__m512i]) -> __m512i {
         let pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), words);
         _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
     })
+}
+
+/// As [`minima::write_sums`] for all rows: writes the sums `y` of one span (a lane a row, `count` of them) to `dst`.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW; `dst` has room for the sums of one span of `count` rows.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
+    let mut size = _mm512_setzero_ps();
+    for &y in y {
+        size = _mm512_add_ps(size, _mm512_abs_ps(y));
+    }
+    let f = exponents(_mm512_castps_si512(size));
+    let shift = _mm512_sub_ps(_mm512_set1_ps((SUM_BITS - 1) as f32), f);
+    let most = _mm512_set1_epi32(i32::from(i16::MAX));
+    // What is no number becomes the least integer, the low bits of which are zero.
+    let whole = |y| _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(y, shift)), most);
+    // SAFETY: a word of each row, which the mask selects, in its place.
+    let put =
+        |word: usize, words| unsafe { _mm512_mask_storeu_epi32(dst.add(4 * word * count).cast(), mask(count), words) };
+    for (pair, y) in y.chunks(2).enumerate() {
+        let late = if y.len() == 2 { whole(y[1]) } else { _mm512_setzero_si512() };
+        put(pair, _mm512_mask_blend_epi16(0xaaaa_aaaa, whole(y[0]), _mm512_slli_epi32::<16>(late)));
+    }
+    let f = _mm512_sub_ps(f, _mm512_set1_ps((SUM_BITS - 1) as f32));
+    put(y.len().div_ceil(2), _mm512_castps_si512(f));
 }

@@ -20,6 +20,8 @@ use std::ops::Range;
 
 /// Steps (see [`Step`]) that are multiplied at a time: with their dot products of one row block they leave a third of a first-level cache.
 const STEPS: usize = 8;
+// So a span of minima ends with the steps of a turn.
+const _: () = assert!(SPAN.is_multiple_of(STEPS));
 
 /// Multiplies panel `panel` of `weights` with row blocks `blocks`, which become `[rows][PANEL]` at `sums`.
 ///
@@ -59,20 +61,20 @@ unsafe fn multiply_layout<const LAYOUT: usize>(
     let mut steps = [const { MaybeUninit::<Step>::uninit() }; STEPS];
     let mut dots = MaybeUninit::<Dots>::uninit();
     let dots = dots.as_mut_ptr().cast::<i32>();
-    let mut span = MaybeUninit::<Minima>::uninit();
+    let mut minima_of_span = MaybeUninit::<Minima>::uninit();
     let mut next = Next::of(weights, panel, k_blocks.div_ceil(per_chunk) * blocks.len());
     let mut shape = 0;
     for chunk in (0..k_blocks).step_by(per_chunk) {
         let chunk = chunk..k_blocks.min(chunk + per_chunk);
         // SAFETY: the panel has these blocks, `steps` room for them.
         unsafe { unpack::<LAYOUT>(weights.panel(panel).as_ptr(), chunk.clone(), &mut steps) }
-        let spans = const { LAYOUTS[LAYOUT].has_min() } && (chunk.end % SPAN == 0 || chunk.end == k_blocks);
+        let ends_span = const { LAYOUTS[LAYOUT].has_min() } && (chunk.end % SPAN == 0 || chunk.end == k_blocks);
         let span_first = (chunk.end - 1) / SPAN * SPAN;
-        if spans {
+        if ends_span {
             let layout = const { LAYOUTS[LAYOUT] };
             let at = &weights.panel(panel)[layout.block_offset(span_first).0 - layout.super_header_bytes()..];
             // SAFETY: the panel has these blocks, from the start of the panel or of 256 inputs on.
-            unsafe { minima_avx512::write(layout, at.as_ptr(), chunk.end - span_first, span.as_mut_ptr()) }
+            unsafe { minima_avx512::write(layout, at.as_ptr(), chunk.end - span_first, minima_of_span.as_mut_ptr()) }
         }
         let work = Work { steps: steps.as_ptr().cast(), count: chunk.len() * parts, fresh: chunk.start == 0 };
         let mut sums = sums;
@@ -93,11 +95,11 @@ unsafe fn multiply_layout<const LAYOUT: usize>(
                 add(first, parts)(&work, dots, Scales { at, rows, first: 0 }, sums);
                 let (lower, dots) = (sums.add(first * PANEL), dots.add(first * PANEL));
                 add(rows - first, parts)(&work, dots, Scales { at, rows, first }, lower);
-                if spans {
+                if ends_span {
                     let blocks = chunk.end - span_first;
                     let y =
                         x[minima::place(k_blocks, span_first) * rows..][..minima::row_bytes(blocks) * rows].as_ptr();
-                    add_minima_avx512::add_rows(rows, span.as_ptr(), blocks, y, sums);
+                    add_minima_avx512::add_rows(rows, minima_of_span.as_ptr(), blocks, y, sums);
                 }
                 sums = sums.add(rows * PANEL);
             }
