@@ -6,6 +6,7 @@ use super::ahead::Stream;
 use super::direct_scores::direct_scores;
 use super::forward::{Forward, TileRows, least, most};
 use super::online_softmax::State;
+use super::pairs::sum_zipped;
 use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::stored::Stored;
@@ -101,6 +102,9 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let scaled = |head: usize| Start::Scaled(factors[head * vectors..].as_ptr());
         // SAFETY: the caller's; f32 values are read where they are, others where `load_values` puts them.
         unsafe {
+            if Self::pairs::<S>() && d.is_multiple_of(4 * S::LANES) && limits.iter().all(|&l| l == limits[0]) {
+                return self.zipped_values(s, state, rows, (limits, factors), stream);
+            }
             if !in_place {
                 for head in 0..self.kv_heads {
                     self.load_values(s, state, head, rows);
@@ -125,6 +129,44 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             for head in 0..self.kv_heads {
                 product(head).last_rows(s, width, least, limits);
             }
+        }
+    }
+
+    /// [`Forward::direct_values`] of bf16 pairs that are read where they are, where all vectors end at the same row.
+    #[inline(always)]
+    unsafe fn zipped_values<S: Simd>(
+        &self,
+        s: S,
+        state: State,
+        rows: &TileRows<E>,
+        (limits, factors): (&[usize], &[f32; SPAN]),
+        stream: &mut Stream<E>,
+    ) {
+        let (d, vectors, limit) = (self.input.head_dim, limits.len(), limits[0]);
+        let mut first = 0;
+        while first == 0 || first < limit {
+            let end = limit.min(first + STEP);
+            for head in 0..self.kv_heads {
+                let values = rows.values.map(|row| row.wrapping_add(head * d).cast::<u16>());
+                let (a, c) = (state.scores.cast_const(), state.o);
+                let sums =
+                    Product { a, a_row: KEY_TILE, a_k: 1, b: a, b_k: 0, c, c_row: padded(d) }.after(head * vectors);
+                let start = if first == 0 { Start::Scaled(factors[head * vectors..].as_ptr()) } else { Start::Keep };
+                let pairs = (first / 2, end.div_ceil(2));
+                for column in (0..d).step_by(4 * S::LANES) {
+                    // SAFETY: the caller's; `STEP` is even, and rows end at the limit.
+                    unsafe {
+                        let (values, each) = (&values[..end], &mut || stream.fetch(s));
+                        match vectors {
+                            1 => sum_zipped::<S, 1, 4>(s, values, sums, column, pairs, start, each),
+                            2 => sum_zipped::<S, 2, 4>(s, values, sums, column, pairs, start, each),
+                            3 => sum_zipped::<S, 3, 4>(s, values, sums, column, pairs, start, each),
+                            _ => sum_zipped::<S, 4, 4>(s, values, sums, column, pairs, start, each),
+                        }
+                    }
+                }
+            }
+            first += STEP;
         }
     }
 }

@@ -120,14 +120,21 @@ fn a_row_has_the_same_bits_in_any_block() {
 
 fn same_bits_in_any_block<E: Stored>(narrow: fn(f32) -> E) {
     for isa in Isa::available() {
-        for (d, group) in [(64, 1), (64, 3), (20, 2), (13, 1), (34, 5)] {
+        for (d, group) in [(64, 1), (64, 3), (128, 2), (20, 2), (13, 1), (34, 5)] {
             let t = 150u32;
             let case = Case::new(d, group, t as usize);
             let all: Vec<u32> = (0..t).collect();
             let (whole, whole_lse) = case.run_as(isa, &all, narrow);
             let width = group * d;
-            for rows in [vec![149], vec![0], vec![63, 64], (60..71).collect::<Vec<u32>>(), vec![140, 3, 64], vec![7; 6]]
-            {
+            for rows in [
+                vec![149],
+                vec![148],
+                vec![0],
+                vec![63, 64],
+                (60..71).collect::<Vec<u32>>(),
+                vec![140, 3, 64],
+                vec![7; 6],
+            ] {
                 let (part, part_lse) = case.run_as(isa, &rows, narrow);
                 for (i, &r) in rows.iter().enumerate() {
                     let r = r as usize;
