@@ -6,7 +6,7 @@ use super::ahead::Stream;
 use super::direct_scores::direct_scores;
 use super::forward::{Forward, TileRows, least, most};
 use super::online_softmax::State;
-use super::pairs::sum_zipped;
+use super::pairs::{ZIPPED_VECTORS, sum_zipped};
 use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::stored::Stored;
@@ -102,8 +102,9 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let scaled = |head: usize| Start::Scaled(factors[head * vectors..].as_ptr());
         // SAFETY: the caller's; f32 values are read where they are, others where `load_values` puts them.
         unsafe {
-            if Self::pairs::<S>() && d.is_multiple_of(4 * S::LANES) && limits.iter().all(|&l| l == limits[0]) {
-                return self.zipped_values(s, state, rows, (limits, factors), stream);
+            let whole = d.is_multiple_of(ZIPPED_VECTORS * S::LANES) && limits.iter().all(|&l| l == limits[0]);
+            if Self::pairs::<S>() && whole {
+                return self.zipped_values(s, sums(0, state.scores, 0), rows, (limits, factors), stream);
             }
             if !in_place {
                 for head in 0..self.kv_heads {
@@ -132,12 +133,13 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
     }
 
-    /// [`Forward::direct_values`] of bf16 pairs that are read where they are, where all vectors end at the same row.
+    /// [`Forward::direct_values`] of bf16 pairs that are read where they are, where all vectors end at the same row. `sums` is the product of the
+    /// first head.
     #[inline(always)]
     unsafe fn zipped_values<S: Simd>(
         &self,
         s: S,
-        state: State,
+        sums: Product,
         rows: &TileRows<E>,
         (limits, factors): (&[usize], &[f32; SPAN]),
         stream: &mut Stream<E>,
@@ -148,20 +150,18 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             let end = limit.min(first + STEP);
             for head in 0..self.kv_heads {
                 let values = rows.values.map(|row| row.wrapping_add(head * d).cast::<u16>());
-                let (a, c) = (state.scores.cast_const(), state.o);
-                let sums =
-                    Product { a, a_row: KEY_TILE, a_k: 1, b: a, b_k: 0, c, c_row: padded(d) }.after(head * vectors);
+                let sums = sums.after(head * vectors);
                 let start = if first == 0 { Start::Scaled(factors[head * vectors..].as_ptr()) } else { Start::Keep };
                 let pairs = (first / 2, end.div_ceil(2));
-                for column in (0..d).step_by(4 * S::LANES) {
+                for column in (0..d).step_by(ZIPPED_VECTORS * S::LANES) {
                     // SAFETY: the caller's; `STEP` is even, and rows end at the limit.
                     unsafe {
                         let (values, each) = (&values[..end], &mut || stream.fetch(s));
                         match vectors {
-                            1 => sum_zipped::<S, 1, 4>(s, values, sums, column, pairs, start, each),
-                            2 => sum_zipped::<S, 2, 4>(s, values, sums, column, pairs, start, each),
-                            3 => sum_zipped::<S, 3, 4>(s, values, sums, column, pairs, start, each),
-                            _ => sum_zipped::<S, 4, 4>(s, values, sums, column, pairs, start, each),
+                            1 => sum_zipped::<S, 1>(s, values, sums, column, pairs, start, each),
+                            2 => sum_zipped::<S, 2>(s, values, sums, column, pairs, start, each),
+                            3 => sum_zipped::<S, 3>(s, values, sums, column, pairs, start, each),
+                            _ => sum_zipped::<S, 4>(s, values, sums, column, pairs, start, each),
                         }
                     }
                 }

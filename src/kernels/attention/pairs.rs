@@ -119,15 +119,17 @@ pub unsafe fn sum_last_pairs<S: Simd>(
     }
 }
 
-/// Adds to `sums.c`, of `N` rows of `W` vectors from column `column` on, the products of pairs `pairs` of probabilities at `sums.a` and of the bf16
-/// rows `values`, which are zipped in registers: the chains of a product over [`zip_rows`], where zeros follow an odd last row. `each` is done
-/// beside each pair; `sums.b` is not read.
+/// Vectors of columns that [`sum_zipped`] goes through at once.
+pub const ZIPPED_VECTORS: usize = 4;
+
+/// Adds to `sums.c`, of `N` rows of [`ZIPPED_VECTORS`] vectors from column `column` on, the products of pairs `pairs` of probabilities at `sums.a` and
+/// of the bf16 rows `values`, which are zipped in registers: the chains of a product over [`zip_rows`], where zeros follow an odd last row.
+/// `each` is done beside each pair; `sums.b` is not read.
 ///
 /// # Safety
 /// Every row in `values` holds these columns; `sums` addresses `N` rows of them and of so many pairs, and factors where it starts scaled.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "accumulators and columns run in step")]
-pub unsafe fn sum_zipped<S: Simd, const N: usize, const W: usize>(
+pub unsafe fn sum_zipped<S: Simd, const N: usize>(
     s: S,
     values: &[*const u16],
     sums: Product,
@@ -138,35 +140,19 @@ pub unsafe fn sum_zipped<S: Simd, const N: usize, const W: usize>(
 ) {
     // SAFETY: the caller's contract; the zeros are as many as lanes of any vector.
     unsafe {
-        let mut acc = [[s.splat(0.0); W]; N];
-        for n in 0..N {
-            for w in 0..W {
-                let old = s.load(sums.c.add(n * sums.c_row + column + w * S::LANES));
-                acc[n][w] = match start {
-                    Start::Zero => s.splat(0.0),
-                    Start::Keep => old,
-                    Start::Scaled(factors) => s.mul(old, s.splat(*factors.add(n))),
-                };
-            }
-        }
+        let mut acc = sums.begin::<S, N, ZIPPED_VECTORS>(s, column, start);
         let zeros = [0u16; KEY_TILE];
         for pair in pairs.0..pairs.1 {
             each();
-            let early = values[2 * pair].wrapping_add(column);
-            let late = values.get(2 * pair + 1).map(|row| row.wrapping_add(column));
-            for w in 0..W {
-                let late = late.map_or(zeros.as_ptr(), |row| row.wrapping_add(w * S::LANES));
-                let words = s.zip_bf16(early.wrapping_add(w * S::LANES), late);
-                for n in 0..N {
-                    let p = s.splat(*sums.a.add(n * sums.a_row + pair));
-                    acc[n][w] = s.dot_pairs(p, words, acc[n][w]);
+            for w in 0..ZIPPED_VECTORS {
+                let at = column + w * S::LANES;
+                let late = values.get(2 * pair + 1).map_or(zeros.as_ptr(), |row| row.wrapping_add(at));
+                let words = s.zip_bf16(values[2 * pair].wrapping_add(at), late);
+                for (n, acc) in acc.iter_mut().enumerate() {
+                    acc[w] = s.dot_pairs(s.splat(*sums.a.add(n * sums.a_row + pair)), words, acc[w]);
                 }
             }
         }
-        for n in 0..N {
-            for w in 0..W {
-                s.store(sums.c.add(n * sums.c_row + column + w * S::LANES), acc[n][w]);
-            }
-        }
+        sums.end(s, column, &acc);
     }
 }

@@ -65,24 +65,9 @@ impl Product {
         start: Start,
         each_k: &mut impl FnMut(),
     ) {
-        let mut acc = [[s.splat(0.0); W]; R];
         // SAFETY: the caller of `rows` vouches for every element of the block.
         unsafe {
-            if !matches!(start, Start::Zero) {
-                for r in 0..R {
-                    for w in 0..W {
-                        acc[r][w] = s.load(self.c.add(r * self.c_row + column + w * S::LANES));
-                    }
-                }
-            }
-            if let Start::Scaled(factors) = start {
-                for r in 0..R {
-                    let factor = s.splat(*factors.add(r));
-                    for w in 0..W {
-                        acc[r][w] = s.mul(acc[r][w], factor);
-                    }
-                }
-            }
+            let mut acc = self.begin::<S, R, W>(s, column, start);
             let mut a = self.a.add(ks.0 * self.a_k);
             let mut b = self.b.add(ks.0 * self.b_k + column);
             for _ in ks.0..ks.1 {
@@ -100,10 +85,53 @@ impl Product {
                 a = a.wrapping_add(self.a_k);
                 b = b.wrapping_add(self.b_k);
             }
-            for r in 0..R {
-                for w in 0..W {
-                    s.store(self.c.add(r * self.c_row + column + w * S::LANES), acc[r][w]);
+            self.end(s, column, &acc);
+        }
+    }
+
+    /// What the sums of `R` rows by `W` vectors from column `column` on start from.
+    ///
+    /// # Safety
+    /// These elements of C, and factors, can be read unless sums start from zero.
+    #[inline(always)]
+    pub unsafe fn begin<S: Simd, const R: usize, const W: usize>(
+        &self,
+        s: S,
+        column: usize,
+        start: Start,
+    ) -> [[S::V; W]; R] {
+        let mut acc = [[s.splat(0.0); W]; R];
+        // SAFETY: the caller's contract.
+        unsafe {
+            if !matches!(start, Start::Zero) {
+                for r in 0..R {
+                    for w in 0..W {
+                        acc[r][w] = s.load(self.c.add(r * self.c_row + column + w * S::LANES));
+                    }
                 }
+            }
+            if let Start::Scaled(factors) = start {
+                for r in 0..R {
+                    let factor = s.splat(*factors.add(r));
+                    for w in 0..W {
+                        acc[r][w] = s.mul(acc[r][w], factor);
+                    }
+                }
+            }
+        }
+        acc
+    }
+
+    /// Stores the sums of `R` rows by `W` vectors from column `column` on.
+    ///
+    /// # Safety
+    /// These elements of C can be written.
+    #[inline(always)]
+    pub unsafe fn end<S: Simd, const R: usize, const W: usize>(&self, s: S, column: usize, acc: &[[S::V; W]; R]) {
+        for r in 0..R {
+            for w in 0..W {
+                // SAFETY: the caller's contract.
+                unsafe { s.store(self.c.add(r * self.c_row + column + w * S::LANES), acc[r][w]) };
             }
         }
     }

@@ -103,8 +103,8 @@ impl<const LAYOUT: usize, const H: usize, const VNNI: bool> Words for Made<LAYOU
 /// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of minima of `pairs` pairs of blocks and the sums of their span at `x`.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW, and VNNI where `W` says so; there are minima of so many pairs and `H` halves, and at `x`, aligned to 4 bytes, the sums
-/// of so many pairs and `R` rows.
+/// The CPU has AVX-512 F and BW, and VNNI where `W` says so; there are minima of so many pairs and `H` halves, and at `x`, aligned to 4 bytes,
+/// the sums of so many pairs and `R` rows.
 #[inline(always)]
 unsafe fn add_words<const R: usize, const H: usize, W: Words>(
     sums: &mut [[__m512; H]; R],

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "sums and weights of a quarter run in step")]
 
-use super::minima::{self, MINIMUM_BITS, NO_EXPONENT, SPAN};
+use super::minima::{self, MINIMUM_EXPONENT, NO_EXPONENT, SPAN};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
@@ -110,7 +110,7 @@ unsafe fn add_minima<const R: usize>(
             let magnitude = _mm256_and_si256(_mm256_castps_si256(of(b)), _mm256_set1_epi32(0x7fff_ffff));
             largest = _mm256_max_epi32(largest, magnitude);
         }
-        let e = _mm256_sub_ps(exponents(largest), _mm256_set1_ps((MINIMUM_BITS - 1) as f32));
+        let e = _mm256_sub_ps(exponents(largest), _mm256_set1_ps(MINIMUM_EXPONENT));
         let factor = power(_mm256_sub_ps(_mm256_setzero_ps(), e));
         let whole = |b| _mm256_cvtps_epi32(_mm256_mul_ps(of(b), factor));
         let mut dots = [_mm256_setzero_si256(); R];

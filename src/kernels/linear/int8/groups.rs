@@ -50,9 +50,9 @@ impl GroupSums {
             weights.k()
         );
         let sums = self.0.as_mut_ptr().cast();
-        // SAFETY: rows are prepared for tiles where these are allowed, with which AVX-512 and VNNI come, and levels come with these too; a panel and prepared
-        // blocks have the sizes that their layouts prescribe for `k`, and there is room for the sums. They are all written before they are
-        // read.
+        // SAFETY: rows are prepared for tiles where these are allowed, with which AVX-512 and VNNI come, and levels come with these too; a
+        // panel and prepared blocks have the sizes that their layouts prescribe for `k`, and there is room for the sums. They are all written
+        // before they are read.
         unsafe {
             if all.on_tiles() {
                 tiles::multiply(weights, panel, x, blocks, sums);

@@ -1,8 +1,8 @@
 //! Minima of weights in products: of every [`SPAN`] blocks of 32 inputs, Σ m·y over the blocks, with m a block's minimum and y the sum of its
 //! activations (scale × sum of values), is one dot product of 16-bit integers. Two blocks take one multiply-add so, instead of two.
 //!
-//! With e the exponent of two of the largest |m| of an output in the span, M = m·2^(13 − e) rounded to nearest; with f that of Σ |y| of a row in it,
-//! Y = y·2^(14 − f) likewise, at most 32767. Σ M·Y then is exact in 32 bits, as |M| ≤ 2^14 and Σ |Y| ≤ 2^15 + 12. It is rounded to f32,
+//! With e the exponent of two of the largest |m| of an output in the span, M = m·2^(13 − e) rounded to nearest; with f that of Σ |y| of a row
+//! in it, Y = y·2^(14 − f) likewise, at most 32767. Σ M·Y then is exact in 32 bits, as |M| ≤ 2^14 and Σ |Y| ≤ 2^15 + 12. It is rounded to f32,
 //! scaled by 2^(e − 13 + f − 14) and added to the sum behind the blocks. M is exact where a minimum of 11 bits is at least an eighth of the
 //! largest; Y is off by 2^-15 of Σ |y| at most, far less than rounding activations to int8 moves y.
 //!
@@ -15,10 +15,10 @@ use crate::kernels::linear::layout::PANEL;
 pub(super) const SPAN: usize = 24;
 const _: () = assert!(SPAN.is_multiple_of(8));
 
-/// 2^[`MINIMUM_BITS`] is the most that a minimum becomes.
-pub(super) const MINIMUM_BITS: i32 = 14;
-/// 2^[`SUM_BITS`], nearly, is the most that the sums of a row become together.
-pub(super) const SUM_BITS: i32 = 15;
+/// The exponent that the largest minimum of an output gets as an integer.
+pub(super) const MINIMUM_EXPONENT: f32 = 13.0;
+/// The exponent that the sums of a row get together.
+pub(super) const SUM_EXPONENT: f32 = 14.0;
 
 /// Stands for the exponent of zero.
 pub(super) const NO_EXPONENT: f32 = -100.0;
@@ -63,11 +63,11 @@ fn whole(value: f32, exponent: f32) -> i32 {
 pub(super) fn write_sums(y: &[f32], r: usize, count: usize, dst: &mut [u8]) {
     let f = exponent(y.iter().fold(0.0, |sum, y| sum + y.abs()), NO_EXPONENT);
     let mut put = |word: usize, bits: u32| dst[(word * count + r) * 4..][..4].copy_from_slice(&bits.to_ne_bytes());
-    let bits = |y: f32| whole(y, (SUM_BITS - 1) as f32 - f).min(i32::from(i16::MAX)) as u32 & 0xffff;
+    let bits = |y: f32| whole(y, SUM_EXPONENT - f).min(i32::from(i16::MAX)) as u32 & 0xffff;
     for (pair, y) in y.chunks(2).enumerate() {
         put(pair, bits(y[0]) | y.get(1).map_or(0, |&y| bits(y)) << 16);
     }
-    put(y.len().div_ceil(2), (f - (SUM_BITS - 1) as f32).to_bits());
+    put(y.len().div_ceil(2), (f - SUM_EXPONENT).to_bits());
 }
 
 /// Adds to `sums` of row `r` of `count` the product of the minima `m` of one span and the sums `y` of that span, as [`write_sums`] wrote
@@ -81,7 +81,7 @@ pub(super) fn add(m: &[[f32; PANEL]], y: &[u32], r: usize, count: usize, sums: &
     for (lane, sum) in sums.iter_mut().enumerate() {
         // Compared as integers, magnitudes order like floats and NaN is above all.
         let largest = m.iter().fold(0, |most, m| most.max(m[lane].to_bits() & 0x7fff_ffff));
-        let e = exponent(f32::from_bits(largest), NO_EXPONENT) - (MINIMUM_BITS - 1) as f32;
+        let e = exponent(f32::from_bits(largest), NO_EXPONENT) - MINIMUM_EXPONENT;
         let product =
             |(b, m): (usize, &[f32; PANEL])| whole(m[lane], -e) * i32::from((word(b / 2) >> (16 * (b % 2))) as i16);
         let dot: i32 = m.iter().enumerate().map(product).sum();

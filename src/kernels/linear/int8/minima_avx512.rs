@@ -1,7 +1,7 @@
 //! Minima of weights as [integers](super::minima), with AVX-512.
 #![allow(unsafe_code)]
 
-use super::minima::{MINIMUM_BITS, NO_EXPONENT, SPAN};
+use super::minima::{MINIMUM_EXPONENT, NO_EXPONENT, SPAN};
 use super::weights_avx512::minimum;
 use super::{LAYOUTS, ROUND, by_layout};
 use crate::kernels::linear::layout::{Layout, PANEL};
@@ -133,7 +133,7 @@ pub(super) fn exponents_of<const LAYOUT: usize>(largest: __m512i) -> __m512 {
     } else {
         _mm512_castps_si512(_mm512_cvtph_ps(_mm512_castsi512_si256(largest)))
     };
-    _mm512_sub_ps(exponents(largest), _mm512_set1_ps((MINIMUM_BITS - 1) as f32))
+    _mm512_sub_ps(exponents(largest), _mm512_set1_ps(MINIMUM_EXPONENT))
 }
 
 /// What minima are multiplied with to become integers.

@@ -62,8 +62,6 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
     let blocks = row.len() / BLOCK;
     let mut sums = [0f32; minima::SPAN];
     for (b, x) in row.chunks_exact(BLOCK).enumerate() {
-        let dst_all = &mut *dst;
-        let dst = &mut dst_all[b * ROW_BLOCK_BYTES * count..][..ROW_BLOCK_BYTES * count];
         let x: &[f32; BLOCK] = x.try_into().expect("a whole block");
         // Compared as integers, magnitudes order like floats and NaN is above all: it ends up in the scale.
         let largest = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
@@ -75,7 +73,8 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
         }
         let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
         let late: i32 = q[16..].iter().map(|&q| i32::from(q)).sum();
-        let (quants, rest) = dst.split_at_mut(BLOCK * count);
+        let here = &mut dst[b * ROW_BLOCK_BYTES * count..][..ROW_BLOCK_BYTES * count];
+        let (quants, rest) = here.split_at_mut(BLOCK * count);
         for (group, q) in q.chunks_exact(4).enumerate() {
             let at = (group * count + r) * 4;
             quants[at..at + 4].copy_from_slice(bytemuck::cast_slice(q));
@@ -93,7 +92,7 @@ fn prepare_row(row: &[f32], r: usize, count: usize, dst: &mut [u8]) {
         if (b + 1).is_multiple_of(minima::SPAN) || b + 1 == blocks {
             let first = b / minima::SPAN * minima::SPAN;
             let at = minima::place(blocks, first) * count;
-            minima::write_sums(&sums[..b + 1 - first], r, count, &mut dst_all[at..]);
+            minima::write_sums(&sums[..b + 1 - first], r, count, &mut dst[at..]);
         }
     }
 }

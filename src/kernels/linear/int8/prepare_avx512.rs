@@ -2,7 +2,7 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::minima::{self, SPAN, SUM_BITS};
+use super::minima::{self, SPAN, SUM_EXPONENT};
 use super::minima_avx512::exponents;
 use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
 use crate::kernels::interleave::MOST_ROWS;
@@ -186,7 +186,7 @@ unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
         size = _mm512_add_ps(size, _mm512_abs_ps(y));
     }
     let f = exponents(_mm512_castps_si512(size));
-    let shift = _mm512_sub_ps(_mm512_set1_ps((SUM_BITS - 1) as f32), f);
+    let shift = _mm512_sub_ps(_mm512_set1_ps(SUM_EXPONENT), f);
     let most = _mm512_set1_epi32(i32::from(i16::MAX));
     // What is no number becomes the least integer, the low bits of which are zero.
     let whole = |y| _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(y, shift)), most);
@@ -197,6 +197,6 @@ unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
         let late = if y.len() == 2 { whole(y[1]) } else { _mm512_setzero_si512() };
         put(pair, _mm512_mask_blend_epi16(0xaaaa_aaaa, whole(y[0]), _mm512_slli_epi32::<16>(late)));
     }
-    let f = _mm512_sub_ps(f, _mm512_set1_ps((SUM_BITS - 1) as f32));
+    let f = _mm512_sub_ps(f, _mm512_set1_ps(SUM_EXPONENT));
     put(y.len().div_ceil(2), _mm512_castps_si512(f));
 }
