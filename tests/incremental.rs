@@ -143,6 +143,24 @@ fn thread_counts_and_layouts_do_not_change_bits() {
     }
 }
 
+/// Far into a text workers share the keys of a single row.
+#[test]
+fn far_into_a_text_thread_counts_do_not_change_bits() {
+    let text = tokens(400, 97);
+    let parts: Vec<usize> = [100, 1, 1, 26].into_iter().chain([1; 10]).chain([100, 18]).chain([1; 144]).collect();
+    assert_eq!(parts.iter().sum::<usize>(), text.len());
+    for kept in [DType::F32, DType::F16, DType::BF16] {
+        let (plan, store) = planned_keeping("llama-tiny", Layout::Compact, capacity(1, 400), F32, kept);
+        let whole = logits(&mut session(&plan, &store, 1), 0, &text, &[400]);
+        for threads in [1, 2, 3] {
+            let bits = logits(&mut session(&plan, &store, threads), 0, &text, &parts);
+            let row = whole.len() / text.len();
+            let wrong = bits.chunks(row).zip(whole.chunks(row)).position(|(a, b)| a != b);
+            assert_eq!(wrong, None, "the first row that differs, {kept}, {threads} threads");
+        }
+    }
+}
+
 #[test]
 fn slots_do_not_disturb_each_other() {
     let (plan, store) =

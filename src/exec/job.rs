@@ -18,7 +18,7 @@ pub trait Job: Sync {
     fn soon(&self, _phase: usize, _worker: usize) -> Range<*const u8> {
         NOTHING
     }
-    /// Called by one worker when a phase has ended, before the next opens (for profiles).
+    /// Called by one worker when a phase that has tiles has ended, before the next opens (for profiles).
     fn phase_done(&self, _phase: usize) {}
 }
 

@@ -155,6 +155,7 @@ impl Shared {
             let tiles = job.tiles(phase);
             if tiles == 1 {
                 self.attempt(|| job.run(phase, 0..1, worker));
+                job.phase_done(phase);
             } else if tiles > 1 {
                 assert!(tiles < 1 << 31, "a phase has {tiles} tiles, more than a run counts");
                 self.phase.store(phase, Ordering::Relaxed);
@@ -167,7 +168,6 @@ impl Shared {
                 self.advance_epoch();
                 return;
             }
-            job.phase_done(phase);
             phase += 1;
         }
         self.finished.store(true, Ordering::Release);

@@ -4,7 +4,7 @@
 //! every worker has had as many are split, which gives the same bits: three heads are then shared by two workers.
 
 use super::causal_attention::Heads;
-use super::tiling::run_start;
+use super::shares::{Piece, Shares};
 use super::{Capacity, Cost, Kernel, Op, Operands, RowDep, Scratch, Signature, rule};
 use crate::graph::Attrs;
 use crate::kernels::attention::{
@@ -56,43 +56,13 @@ struct GradientKernel {
 const WHOLE: usize = 5;
 const IN_PARTS: usize = 7;
 
-/// How the units of a phase are shared: each worker's run of tiles begins with whole units, and the parts of those that are left follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shares {
-    workers: usize,
-    /// Whole units of each run; all of them in one run when none is split.
-    whole: usize,
-    tiles: usize,
-}
-
-/// What a tile computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Piece {
-    /// All of this unit.
-    Unit(usize),
-    /// This part of all parts of the units that are split.
-    Part(usize),
-}
-
-impl Shares {
-    /// Of units that each have `parts` parts.
-    fn new(units: usize, parts: usize, workers: usize) -> Self {
-        let (whole, left) = (units / workers, units % workers);
-        if left == 0 || IN_PARTS * left >= WHOLE * workers {
-            return Shares { workers: 1, whole: units, tiles: units };
-        }
-        Shares { workers, whole, tiles: whole * workers + left * parts }
-    }
-
-    fn piece(&self, tile: usize) -> Piece {
-        let start = |run: usize| run_start(self.tiles, run, self.workers);
-        let run = (0..self.workers).rposition(|run| start(run) <= tile).expect("the first run starts at 0");
-        let within = tile - start(run);
-        if within < self.whole {
-            Piece::Unit(run * self.whole + within)
-        } else {
-            Piece::Part(tile - (run + 1) * self.whole)
-        }
+/// Shares of units of so many parts each: those that do not come out even are split where that takes less time than leaving workers idle.
+fn shares_of(units: usize, parts: usize, workers: usize) -> Shares {
+    let left = units % workers;
+    if left > 0 && IN_PARTS * left < WHOLE * workers {
+        Shares::split(units, units / workers, parts, workers)
+    } else {
+        Shares::whole(units)
     }
 }
 
@@ -107,7 +77,7 @@ impl GradientKernel {
     }
 
     fn shares(&self, o: &dyn Operands) -> Shares {
-        Shares::new(self.units(o), 2 * Self::blocks(o), o.workers())
+        shares_of(self.units(o), 2 * Self::blocks(o), o.workers())
     }
 }
 
@@ -117,7 +87,7 @@ impl Kernel for GradientKernel {
     }
 
     fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        self.shares(o).tiles
+        self.shares(o).tiles()
     }
 
     fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
@@ -127,7 +97,7 @@ impl Kernel for GradientKernel {
             Piece::Unit(unit) => (unit, AttentionPart::All),
             Piece::Part(number) => {
                 let blocks = Self::blocks(o);
-                let (unit, number) = (shares.workers * shares.whole + number / (2 * blocks), number % (2 * blocks));
+                let (unit, number) = (shares.unsplit() + number / (2 * blocks), number % (2 * blocks));
                 (
                     unit,
                     if number < blocks { AttentionPart::Keys(number) } else { AttentionPart::Queries(number - blocks) },
@@ -167,27 +137,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_unit_is_computed_once() {
-        for (units, parts, workers) in [(3, 16, 2), (3, 2, 1), (6, 4, 2), (5, 8, 4), (7, 4, 4), (1, 16, 2), (1, 16, 1)]
-        {
-            let shares = Shares::new(units, parts, workers);
-            let pieces: Vec<Piece> = (0..shares.tiles).map(|tile| shares.piece(tile)).collect();
-            let whole: Vec<usize> =
-                pieces.iter().filter_map(|p| if let Piece::Unit(u) = p { Some(*u) } else { None }).collect();
-            let split: Vec<usize> =
-                pieces.iter().filter_map(|p| if let Piece::Part(n) = p { Some(*n) } else { None }).collect();
-            assert!(whole.iter().copied().eq(0..whole.len()), "{units} units on {workers}: {pieces:?}");
-            assert!(
-                split.iter().copied().eq(0..(units - whole.len()) * parts),
-                "{units} units on {workers}: {pieces:?}"
-            );
-        }
-    }
-
-    #[test]
     fn units_are_split_where_the_rest_is_less_than_it_costs() {
-        assert_eq!(Shares::new(3, 16, 2), Shares { workers: 2, whole: 1, tiles: 18 });
-        assert_eq!(Shares::new(4, 16, 2).tiles, 4);
-        assert_eq!(Shares::new(3, 16, 4).tiles, 3, "three of four workers take whole units as fast");
+        assert_eq!((shares_of(3, 16, 2).tiles(), shares_of(3, 16, 2).unsplit()), (18, 2));
+        assert_eq!(shares_of(4, 16, 2).tiles(), 4);
+        assert_eq!(shares_of(3, 16, 4).tiles(), 3, "three of four workers take whole units as fast");
     }
 }

@@ -4,18 +4,13 @@
 //! k and v are `Prefix` operands and so are kept, in f32 or rounded to f16 or bf16 by `narrow`. With p the probabilities and g = dy: dv = pᵀ·g,
 //! ds = p ∘ (g·vᵀ − rowsum(g ∘ y)), dq = ds·k/√D, dk = dsᵀ·q/√D; p is recomputed from the saved log-sum-exp.
 
-use super::{
-    Capacity, Case, Cost, GradBuilder, KeptRows, Kernel, Op, Operands, RefTensor, RowDep, Scratch, Segment, Signature,
-    rule,
-};
+use super::{Case, Cost, GradBuilder, Kernel, Op, RefTensor, RowDep, Signature, rule};
 use crate::graph::{Attr, Attrs, TensorId};
-use crate::kernels::attention::{
-    AttentionInput, attention_forward_heads, attention_forward_scratch, query_rows, unit_heads,
-};
-use crate::kernels::vector::stored::Stored;
-use crate::kernels::view::View;
 use crate::tensor::{RowExtent, TensorType};
-use std::ops::Range;
+
+mod kernel;
+mod shared_keys;
+use kernel::AttentionKernel;
 
 /// Causal attention, multi-head or grouped-query.
 pub struct CausalAttention;
@@ -136,115 +131,5 @@ impl Op for CausalAttention {
             int_limit: 0,
         };
         vec![case("multi_head", 3, 3, 8, 9), case("grouped", 4, 2, 6, 9), case("two_key_tiles", 2, 1, 16, 70)]
-    }
-}
-
-struct AttentionKernel {
-    heads: Heads,
-    save: bool,
-}
-
-/// A unit of work: rows of one segment, adjacent key-value heads with their query heads.
-struct Unit {
-    segment: Segment,
-    /// Rows in the flat list.
-    rows: Range<usize>,
-    kv_heads: Range<usize>,
-}
-
-impl AttentionKernel {
-    /// Key-value heads of a unit. The result has the same bits.
-    fn unit_kv_heads(&self, o: &dyn Operands) -> usize {
-        let segments = o.rows().segments();
-        let most_rows = segments.iter().map(|s| s.count).max().unwrap_or(0);
-        unit_heads(most_rows, self.heads.group(), self.heads.kv_heads, o.workers().div_ceil(segments.len().max(1)))
-    }
-
-    fn block_rows(&self) -> usize {
-        query_rows(self.heads.group())
-    }
-
-    fn unit(&self, o: &dyn Operands, tile: usize) -> Unit {
-        let size = self.unit_kv_heads(o);
-        let per_block = self.heads.kv_heads / size;
-        let (mut block, part) = (tile / per_block, tile % per_block);
-        let kv_heads = part * size..(part + 1) * size;
-        for &segment in o.rows().segments() {
-            let blocks = segment.count.div_ceil(self.block_rows());
-            if block < blocks {
-                let first = segment.start + late_and_early(block, blocks) * self.block_rows();
-                let rows = first..(first + self.block_rows()).min(segment.start + segment.count);
-                return Unit { segment, rows, kv_heads };
-            }
-            block -= blocks;
-        }
-        unreachable!("tile {tile} beyond the rows of the call")
-    }
-}
-
-/// The block of rows with place `at` in the order of work: every second one from the last on, then the others from the last of them on. Late
-/// blocks see more keys and take longer; so either half of the list goes from long to short, and workers end together.
-fn late_and_early(at: usize, blocks: usize) -> usize {
-    let half = blocks.div_ceil(2);
-    if at < half { blocks - 1 - 2 * at } else { blocks - 2 - 2 * (at - half) }
-}
-
-impl Kernel for AttentionKernel {
-    fn scratch(&self, _capacity: &Capacity) -> Scratch {
-        let floats = attention_forward_scratch(self.block_rows(), self.heads.group(), self.heads.head_dim);
-        Scratch { shared: 0, per_worker: 4 * floats }
-    }
-
-    fn tiles(&self, o: &dyn Operands, _phase: usize) -> usize {
-        let blocks: usize = o.rows().segments().iter().map(|s| s.count.div_ceil(self.block_rows())).sum();
-        blocks * (self.heads.kv_heads / self.unit_kv_heads(o))
-    }
-
-    fn run(&self, o: &dyn Operands, _phase: usize, tile: usize) {
-        let unit = self.unit(o, tile);
-        match (o.kept(1), o.kept(2)) {
-            (KeptRows::F32(keys), KeptRows::F32(values)) => self.attend(o, unit, keys, values),
-            (KeptRows::F16(keys), KeptRows::F16(values)) => self.attend(o, unit, keys, values),
-            (KeptRows::Bf16(keys), KeptRows::Bf16(values)) => self.attend(o, unit, keys, values),
-            _ => panic!("keys and values of attention differ in type"),
-        }
-    }
-}
-
-impl AttentionKernel {
-    fn attend<E: Stored>(&self, o: &dyn Operands, unit: Unit, keys: View<E>, values: View<E>) {
-        let Unit { segment, rows, kv_heads } = unit;
-        let (d, group) = (self.heads.head_dim, self.heads.group());
-        let heads = kv_heads.start * group..kv_heads.end * group;
-        let slot = segment.slot * o.context()..(segment.slot + 1) * o.context();
-        let input = AttentionInput {
-            q: o.input(0).slice_rows(rows.clone()).columns(heads.start * d, heads.len() * d),
-            positions: &o.rows().positions()[rows.clone()],
-            keys: keys.slice_rows(slot.clone()).columns(kv_heads.start * d, kv_heads.len() * d),
-            values: values.slice_rows(slot).columns(kv_heads.start * d, kv_heads.len() * d),
-            head_dim: d,
-            scale: 1.0 / (d as f32).sqrt(),
-        };
-        let mut out = o.fresh_output(0, rows.clone(), heads.start * d..heads.end * d);
-        let mut log_sum_exp = self.save.then(|| o.output(1, rows, heads));
-        let mut scratch = o.scratch();
-        attention_forward_heads(o.isa(), &input, &mut out, log_sum_exp.as_mut(), scratch.row_mut(0));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::late_and_early;
-
-    #[test]
-    fn every_block_has_one_place_and_halves_go_from_late_to_early() {
-        assert_eq!((0..5).map(|at| late_and_early(at, 5)).collect::<Vec<_>>(), [4, 2, 0, 3, 1]);
-        for blocks in 1..40 {
-            let mut order: Vec<usize> = (0..blocks).map(|at| late_and_early(at, blocks)).collect();
-            let half = blocks.div_ceil(2);
-            assert!(order[..half].is_sorted_by(|a, b| a > b) && order[half..].is_sorted_by(|a, b| a > b), "{order:?}");
-            order.sort_unstable();
-            assert_eq!(order, (0..blocks).collect::<Vec<_>>());
-        }
     }
 }

@@ -29,6 +29,7 @@ mod product;
 mod rope;
 mod rule;
 mod scale;
+mod shares;
 mod silu;
 mod silu_mul;
 mod tiling;

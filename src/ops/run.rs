@@ -231,7 +231,8 @@ pub trait Kernel: Send + Sync {
         1
     }
 
-    /// Number of independent tiles of a phase for these rows. Tiles split outputs, never a reduction. Zero skips the phase.
+    /// Number of independent tiles of a phase for these rows. Tiles split outputs, or a reduction at places
+    /// that do not depend on the workers. Zero skips the phase.
     fn tiles(&self, operands: &dyn Operands, phase: usize) -> usize;
 
     /// Computes one tile.

@@ -44,15 +44,15 @@ impl<'a, E> Stream<'a, E> {
         Stream { rows: rows.map(<[_]>::iter), width, at: std::ptr::null(), left: 0 }
     }
 
-    /// Asks for as much as a quarter of a transposed block holds, or for the rest of a row.
+    /// Asks for the next `bytes` bytes, or for the rest of a row.
     #[inline(always)]
-    pub fn fetch<S: Simd>(&mut self, s: S) {
+    pub fn fetch<S: Simd>(&mut self, s: S, bytes: usize) {
         if self.left == 0 {
             let [first, second, third] = &mut self.rows;
             let Some(&row) = first.next().or_else(|| second.next()).or_else(|| third.next()) else { return };
             (self.at, self.left) = (row, self.width);
         }
-        let count = self.left.min((S::LANES * S::LANES).max(64) / size_of::<E>());
+        let count = self.left.min(bytes / size_of::<E>());
         for at in (0..count).step_by(64 / size_of::<E>()) {
             s.prefetch(self.at.wrapping_add(at));
         }

@@ -1,6 +1,7 @@
 //! Attention of a block of query rows over the keys before each: what a call gets, and what it has to fit.
 
-use super::forward::Forward;
+use super::forward::{Forward, Output};
+use super::online_softmax::part_floats;
 use super::tile::{KEY_TILE, PAD, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
@@ -12,7 +13,7 @@ pub const fn attention_forward_scratch(rows: usize, group: usize, head_dim: usiz
     let vectors = rows * group;
     vectors * (head_dim + padded(head_dim) + PAD + 1)
         + KEY_TILE * (head_dim + padded(head_dim))
-        + SPAN * KEY_TILE
+        + SPAN * (KEY_TILE + part_floats(head_dim))
         + padded(head_dim)
 }
 
@@ -51,23 +52,44 @@ pub fn attention_forward_heads<E: Stored>(
     log_sum_exp: Option<&mut ViewMut<f32>>,
     scratch: &mut [f32],
 ) {
-    let AttentionInput { q, positions, keys, values, head_dim: d, .. } = *input;
-    let (rows, width) = (q.rows(), keys.width());
-    assert!(d > 0 && width > 0 && width.is_multiple_of(d), "attention keys of {width} elements for heads of {d}");
-    assert!(q.width().is_multiple_of(width), "attention queries of {} elements for keys of {width}", q.width());
-    let (kv_heads, group) = (width / d, q.width() / width);
-    assert!(out.rows() == rows && positions.len() == rows && out.width() == q.width(), "attention rows differ");
-    assert!(values.width() == width, "attention keys and values differ in width");
+    let (kv_heads, group) = input.heads();
+    let (rows, d) = (input.q.rows(), input.head_dim);
+    assert!(out.rows() == rows && out.width() == input.q.width(), "attention rows differ");
     assert!(
         log_sum_exp.as_ref().is_none_or(|l| l.rows() == rows && l.width() == kv_heads * group),
         "log-sum-exp shape"
     );
-    let keys_needed = positions.iter().max().map_or(0, |&p| p as usize + 1);
-    assert!(keys_needed <= keys.rows() && keys_needed <= values.rows(), "attention to {keys_needed} keys");
     let needed = attention_forward_scratch(rows, kv_heads * group, d);
     assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
-    let kernel = Forward { input, out, log_sum_exp, scratch, kv_heads, group, keys_needed };
+    let keys_needed = input.keys_needed();
+    let (tiles, output) = (0..keys_needed.div_ceil(KEY_TILE), Output::Rows(out, log_sum_exp));
+    let kernel = Forward { input, scratch, kv_heads, group, keys_needed, tiles, output };
     if E::IS_BF16 { dispatch_pairs(isa, kernel) } else { dispatch(isa, kernel) }
+}
+
+impl<E: Stored> AttentionInput<'_, E> {
+    /// Key-value heads, and query heads of each.
+    ///
+    /// # Panics
+    /// When shapes do not fit.
+    pub(super) fn heads(&self) -> (usize, usize) {
+        let (d, width, queries) = (self.head_dim, self.keys.width(), self.q.width());
+        assert!(d > 0 && width > 0 && width.is_multiple_of(d), "attention keys of {width} elements for heads of {d}");
+        assert!(queries.is_multiple_of(width), "attention queries of {queries} elements for keys of {width}");
+        assert!(self.values.width() == width, "attention keys and values differ in width");
+        assert!(self.positions.len() == self.q.rows(), "attention rows differ");
+        (width / d, queries / width)
+    }
+
+    /// Keys up to the last position.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub(super) fn keys_needed(&self) -> usize {
+        let needed = self.positions.iter().max().map_or(0, |&p| p as usize + 1);
+        assert!(needed <= self.keys.rows() && needed <= self.values.rows(), "attention to {needed} keys");
+        needed
+    }
 }
 
 /// [`attention_forward_heads`] over one key-value head: `keys` and `values` are as wide as a head.

@@ -3,8 +3,10 @@
 #![allow(unsafe_code)]
 
 use super::ahead::Stream;
-use super::direct_scores::direct_scores;
-use super::forward::{Forward, TileRows, least, most};
+use super::chains::{CHAINS, direct_chains};
+use super::direct_scores::direct_pairs;
+use super::forward::{Forward, least, most};
+use super::load::TileRows;
 use super::online_softmax::State;
 use super::pairs::{ZIPPED_VECTORS, sum_zipped};
 use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, padded};
@@ -13,6 +15,8 @@ use crate::kernels::vector::stored::Stored;
 
 /// Rows of values that are read of one head before those of the next.
 const STEP: usize = 16;
+/// Bytes that are asked for beside each row of values of a head.
+const STEP_BYTES: usize = 256;
 /// Rows between what is read and what is asked for.
 const ROWS_AHEAD: usize = 32;
 
@@ -25,7 +29,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         vectors <= BLOCK_ROWS && vectors * self.kv_heads <= SPAN && whole_words
     }
 
-    /// One tile for the vectors of all heads, at most SPAN.
+    /// What one tile gives the vectors of all heads, at most SPAN.
     ///
     /// # Safety
     /// The call is direct; the rows are the call's, and the state is of its vectors.
@@ -38,21 +42,18 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
         let limits = &limits[..self.kv_heads * vectors];
         let count = most(limits).min(rows.count);
-        if count == 0 {
-            return;
-        }
+        debug_assert!(count > 0, "a tile that no vector sees");
         let follows = [
             &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count],
             &rows.values[..rows.count],
             &next.keys[..ROWS_AHEAD.min(next.count)],
         ];
         let mut stream = Stream::new(follows, self.input.keys.width());
-        let mut factors = [1.0; SPAN];
         // SAFETY: the caller's; keys and values end at the limits, which are within the tile.
         unsafe {
             self.direct_keys(s, state, &rows.keys[..count], &mut stream);
-            self.softmax(s, state, limits, &mut factors);
-            self.direct_values(s, state, rows, (&limits[..vectors], &factors), &mut stream);
+            self.softmax(s, state, limits);
+            self.direct_values(s, state, rows, &limits[..vectors], &mut stream);
         }
     }
 
@@ -61,55 +62,55 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     unsafe fn direct_keys<S: Simd>(&self, s: S, state: State, keys: &[*const E], stream: &mut Stream<E>) {
         let d = self.input.head_dim;
         let vectors = self.vectors();
-        for (part, rows) in keys.chunks(S::LANES).enumerate() {
+        let lanes = if Self::pairs::<S>() { S::LANES } else { CHAINS };
+        for (part, rows) in keys.chunks(lanes).enumerate() {
             for head in 0..self.kv_heads {
                 let mut at = [std::ptr::null(); PAD];
                 for (at, row) in at.iter_mut().zip(rows) {
                     *at = row.wrapping_add(head * d);
                 }
-                let scores = state.scores.wrapping_add(head * vectors * KEY_TILE + part * S::LANES);
+                let scores = state.scores.wrapping_add(head * vectors * KEY_TILE + part * lanes);
                 let state = State { scores, ..state.after(head * vectors, d) };
-                // SAFETY: each row holds d elements of each head; the scores have SPAN rows of KEY_TILE, which LANES divides.
+                // SAFETY: each row holds d elements of each head; the scores have SPAN rows of KEY_TILE, which LANES and CHAINS divide.
                 unsafe {
-                    if E::IS_BF16 {
+                    if Self::pairs::<S>() {
                         let pairs = at.map(<*const E>::cast::<f32>);
-                        direct_scores::<S, f32, E, true>(s, &pairs[..rows.len()], stream, d / 2, vectors, state);
+                        direct_pairs(s, &pairs[..rows.len()], stream, d / 2, vectors, state);
                     } else {
-                        direct_scores::<S, E, E, false>(s, &at[..rows.len()], stream, d, vectors, state);
+                        direct_chains(s, &at[..rows.len()], stream, d, vectors, state);
                     }
                 }
             }
         }
     }
 
-    /// Adds the values of the tile, each vector of a head up to its limit, to the results times their factors.
+    /// Sums the values of the tile, those of each vector of a head up to its limit.
     #[inline(always)]
     unsafe fn direct_values<S: Simd>(
         &self,
         s: S,
         state: State,
         rows: &TileRows<E>,
-        (limits, factors): (&[usize], &[f32; SPAN]),
+        limits: &[usize],
         stream: &mut Stream<E>,
     ) {
         let d = self.input.head_dim;
         let (vectors, width) = (limits.len(), padded(d) / S::LANES);
         let in_place = E::IS_F32 && self.input.values.is_contiguous() && d.is_multiple_of(PAD);
         let sums = |head: usize, b: *const f32, b_k: usize| {
-            let (a, c) = (state.scores.cast_const(), state.o);
-            Product { a, a_row: KEY_TILE, a_k: 1, b, b_k, c, c_row: padded(d) }.after(head * vectors)
+            let (a, c) = (state.scores.cast_const(), state.part.at);
+            Product { a, a_row: KEY_TILE, a_k: 1, b, b_k, c, c_row: state.part.row() }.after(head * vectors)
         };
-        let scaled = |head: usize| Start::Scaled(factors[head * vectors..].as_ptr());
         // SAFETY: the caller's; f32 values are read where they are, others where `load_values` puts them.
         unsafe {
             let whole = d.is_multiple_of(ZIPPED_VECTORS * S::LANES) && limits.iter().all(|&l| l == limits[0]);
             if Self::pairs::<S>() && whole {
-                return self.zipped_values(s, sums(0, state.scores, 0), rows, (limits, factors), stream);
+                return self.zipped_values(s, sums(0, state.scores, 0), rows, limits, stream);
             }
             if !in_place {
                 for head in 0..self.kv_heads {
                     self.load_values(s, state, head, rows);
-                    self.sum_values(s, state, sums(head, state.values, padded(d)), limits, scaled(head));
+                    self.sum_values(s, state, sums(head, state.values, padded(d)), limits);
                 }
                 return;
             }
@@ -122,8 +123,8 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             while first == 0 || first < least {
                 let end = least.min(first + STEP);
                 for head in 0..self.kv_heads {
-                    let start = if first == 0 { scaled(head) } else { Start::Keep };
-                    product(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s));
+                    let start = if first == 0 { Start::Zero } else { Start::Keep };
+                    product(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s, STEP_BYTES));
                 }
                 first += STEP;
             }
@@ -141,7 +142,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         s: S,
         sums: Product,
         rows: &TileRows<E>,
-        (limits, factors): (&[usize], &[f32; SPAN]),
+        limits: &[usize],
         stream: &mut Stream<E>,
     ) {
         let (d, vectors, limit) = (self.input.head_dim, limits.len(), limits[0]);
@@ -151,12 +152,12 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             for head in 0..self.kv_heads {
                 let values = rows.values.map(|row| row.wrapping_add(head * d).cast::<u16>());
                 let sums = sums.after(head * vectors);
-                let start = if first == 0 { Start::Scaled(factors[head * vectors..].as_ptr()) } else { Start::Keep };
+                let start = if first == 0 { Start::Zero } else { Start::Keep };
                 let pairs = (first / 2, end.div_ceil(2));
                 for column in (0..d).step_by(ZIPPED_VECTORS * S::LANES) {
                     // SAFETY: the caller's; `STEP` is even, and rows end at the limit.
                     unsafe {
-                        let (values, each) = (&values[..end], &mut || stream.fetch(s));
+                        let (values, each) = (&values[..end], &mut || stream.fetch(s, STEP_BYTES));
                         match vectors {
                             1 => sum_zipped::<S, 1>(s, values, sums, column, pairs, start, each),
                             2 => sum_zipped::<S, 2>(s, values, sums, column, pairs, start, each),

@@ -1,25 +1,21 @@
-//! Scores of a few queries straight from the key rows of a tile, which are transposed in registers only.
+//! Scores of a few queries in pairs of bf16 values straight from the key rows of a tile, which are transposed in registers only.
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "accumulators and queries run in step")]
 
 use super::ahead::Stream;
 use super::online_softmax::State;
-use super::tile::{KEY_TILE, multiply_add};
+use super::tile::KEY_TILE;
 use crate::kernels::vector::Simd;
-use crate::kernels::vector::stored::Stored;
 
-/// Scores of the first `n` vectors of `state`, at most four, against up to a vector of keys `rows`, each the chain that
+/// Scores of the first `n` vectors of `state`, at most four, against up to a vector of keys `rows` of `words` pairs each, the chain that
 /// [`super::tile::Product`] makes over a transposed tile. On the way it asks for what comes on the `stream`.
 ///
-/// A row is of `words` words: elements, or with `PAIRS` pairs of bf16 values; queries then are of pairs too where [`Simd::BF16_DOTS`], else of
-/// two floats for each.
-///
 /// # Safety
-/// `words` words are readable at each pointer of `rows`; the state holds `n` vectors, its scores a vector at the start of `n` rows.
+/// `words` words are readable at each pointer of `rows`; the state holds `n` vectors of pairs, its scores a vector at the start of `n` rows.
 #[inline(always)]
-pub unsafe fn direct_scores<S: Simd, W: Stored, E, const PAIRS: bool>(
+pub unsafe fn direct_pairs<S: Simd, E>(
     s: S,
-    rows: &[*const W],
+    rows: &[*const f32],
     stream: &mut Stream<E>,
     words: usize,
     n: usize,
@@ -28,42 +24,43 @@ pub unsafe fn direct_scores<S: Simd, W: Stored, E, const PAIRS: bool>(
     // SAFETY: the caller's contract.
     unsafe {
         match n {
-            1 => scores::<S, W, E, PAIRS, 1>(s, rows, stream, words, state),
-            2 => scores::<S, W, E, PAIRS, 2>(s, rows, stream, words, state),
-            3 => scores::<S, W, E, PAIRS, 3>(s, rows, stream, words, state),
-            _ => scores::<S, W, E, PAIRS, 4>(s, rows, stream, words, state),
+            1 => scores::<S, E, 1>(s, rows, stream, words, state),
+            2 => scores::<S, E, 2>(s, rows, stream, words, state),
+            3 => scores::<S, E, 3>(s, rows, stream, words, state),
+            _ => scores::<S, E, 4>(s, rows, stream, words, state),
         }
     }
 }
 
 /// # Safety
-/// As [`direct_scores`] for `N` vectors.
+/// As [`direct_pairs`] for `N` vectors.
 #[inline(always)]
-unsafe fn scores<S: Simd, W: Stored, E, const PAIRS: bool, const N: usize>(
+unsafe fn scores<S: Simd, E, const N: usize>(
     s: S,
-    rows: &[*const W],
+    rows: &[*const f32],
     stream: &mut Stream<E>,
     words: usize,
     state: State,
 ) {
+    let quarter = (S::LANES * S::LANES).max(64);
     let mut acc = [s.splat(0.0); N];
     let mut word = 0;
     while word < words {
         let count = S::LANES.min(words - word);
-        stream.fetch(s);
+        stream.fetch(s, quarter);
         // SAFETY: the caller's contract.
         unsafe {
             let keys = s.load_transposed(rows, word, count);
             if count == S::LANES {
                 for j in 0..S::LANES {
                     if j > 0 && 4 * j % S::LANES == 0 {
-                        stream.fetch(s);
+                        stream.fetch(s, quarter);
                     }
-                    add_word::<S, PAIRS, N>(s, state, word + j, keys.as_ref()[j], &mut acc);
+                    add_word::<S, N>(s, state, word + j, keys.as_ref()[j], &mut acc);
                 }
             } else {
                 for j in 0..count {
-                    add_word::<S, PAIRS, N>(s, state, word + j, keys.as_ref()[j], &mut acc);
+                    add_word::<S, N>(s, state, word + j, keys.as_ref()[j], &mut acc);
                 }
             }
         }
@@ -80,25 +77,10 @@ unsafe fn scores<S: Simd, W: Stored, E, const PAIRS: bool, const N: usize>(
 /// # Safety
 /// The state holds `N` vectors of more than `word` words.
 #[inline(always)]
-unsafe fn add_word<S: Simd, const PAIRS: bool, const N: usize>(
-    s: S,
-    state: State,
-    word: usize,
-    keys: S::V,
-    sums: &mut [S::V; N],
-) {
-    let widened = PAIRS && !S::BF16_DOTS;
-    let [early, late] = if widened { s.halves(keys) } else { [keys; 2] };
+unsafe fn add_word<S: Simd, const N: usize>(s: S, state: State, word: usize, keys: S::V, sums: &mut [S::V; N]) {
     for n in 0..N {
-        let query = state.q.wrapping_add(n * state.q_row);
         // SAFETY: the caller's contract.
-        unsafe {
-            if widened {
-                sums[n] = s.fma(s.splat(*query.add(2 * word)), early, sums[n]);
-                sums[n] = s.fma(s.splat(*query.add(2 * word + 1)), late, sums[n]);
-            } else {
-                sums[n] = multiply_add::<S, PAIRS>(s, s.splat(*query.add(word)), keys, sums[n]);
-            }
-        }
+        let query = unsafe { *state.q.wrapping_add(n * state.q_row).add(word) };
+        sums[n] = s.dot_pairs(s.splat(query), keys, sums[n]);
     }
 }

@@ -3,8 +3,9 @@
 
 use super::ahead::Ahead;
 use super::call::AttentionInput;
-use super::load::{copy_row, row_pointers, transpose_tile};
-use super::online_softmax::{State, scale_row};
+use super::chains::chained_rows;
+use super::load::{TileRows, copy_row, transpose_tile};
+use super::online_softmax::{Part, State, part_floats, scale_row};
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
 use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, padded};
 use crate::kernels::vector::stored::Stored;
@@ -12,23 +13,25 @@ use crate::kernels::vector::{Kernel, Simd};
 use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
-/// A call of [`attention_forward_heads`](super::attention_forward_heads), whose shapes fit and whose scratch is large enough.
+/// A call of [`attention_forward_heads`](super::attention_forward_heads) or [`attention_parts`](super::attention_parts), whose shapes fit and whose
+/// scratch is large enough.
 pub struct Forward<'a, 'o, 'l, E> {
     pub input: &'a AttentionInput<'a, E>,
-    pub out: &'a mut ViewMut<'o, f32>,
-    pub log_sum_exp: Option<&'a mut ViewMut<'l, f32>>,
     pub scratch: &'a mut [f32],
     pub kv_heads: usize,
     pub group: usize,
     pub keys_needed: usize,
+    /// Tiles of keys.
+    pub tiles: Range<usize>,
+    pub output: Output<'a, 'o, 'l>,
 }
 
-/// Rows of one tile, keys and values, of all heads of the call.
-pub struct TileRows<E> {
-    pub first: usize,
-    pub count: usize,
-    pub keys: [*const E; KEY_TILE],
-    pub values: [*const E; KEY_TILE],
+/// What a call writes.
+pub enum Output<'a, 'o, 'l> {
+    /// The results of rows, and the log of the sum of e^score of each head where it is wanted.
+    Rows(&'a mut ViewMut<'o, f32>, Option<&'a mut ViewMut<'l, f32>>),
+    /// What each tile gives, a row for each, of the only query row of a direct call.
+    Parts(&'a mut ViewMut<'o, f32>),
 }
 
 impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
@@ -36,19 +39,21 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (state, direct) = (self.cut::<S>(), self.is_direct());
-        // SAFETY: `attention_forward_heads` checked every shape; `cut` keeps the parts inside the scratch.
+        // SAFETY: who made the call checked every shape; `cut` keeps its pieces inside the scratch.
         unsafe {
             self.load_queries(s, state);
-            let mut first = 0;
-            let mut rows = self.tile_rows(0);
-            while first < self.keys_needed {
-                let next = self.tile_rows(first + KEY_TILE);
-                if direct {
+            let mut rows = TileRows::of(self.input, self.tiles.start * KEY_TILE, self.keys_needed);
+            for (i, tile) in self.tiles.clone().enumerate() {
+                let next = TileRows::of(self.input, (tile + 1) * KEY_TILE, self.keys_needed);
+                if let Output::Parts(parts) = &mut self.output {
+                    let part = Part { at: parts.row_ptr(i), ..state.part };
+                    self.direct_tile(s, State { part, ..state }, &rows, &next);
+                } else if direct {
                     self.direct_tile(s, state, &rows, &next);
+                    state.merge(s, state.part, self.vectors() * self.kv_heads);
                 } else {
                     self.transposed_tile(s, state, &rows, &next);
                 }
-                first += KEY_TILE;
                 rows = next;
             }
             self.finish(s, state);
@@ -85,6 +90,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             values: take(KEY_TILE * padded(d)),
             scores: take(SPAN * KEY_TILE),
             last: take(padded(d)),
+            part: Part { at: take(SPAN * part_floats(d)), width: padded(d) },
             o: take(n * padded(d)),
             sums: take(n * PAD),
             q: take(n * d),
@@ -114,18 +120,8 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     }
                 }
             }
-            std::slice::from_raw_parts_mut(state.o, n * padded(d)).fill(0.0);
-            std::slice::from_raw_parts_mut(state.sums, n * PAD).fill(0.0);
-            std::slice::from_raw_parts_mut(state.maxima, n).fill(f32::NEG_INFINITY);
+            state.clear(n, d);
         }
-    }
-
-    /// The rows from position `first` on; none beyond the last key.
-    #[inline(always)]
-    fn tile_rows(&self, first: usize) -> TileRows<E> {
-        let count = KEY_TILE.min(self.keys_needed.saturating_sub(first));
-        let keys = row_pointers(&self.input.keys, first, count);
-        TileRows { first, count, keys, values: row_pointers(&self.input.values, first, count) }
     }
 
     /// One tile, head by head, its keys transposed for the products.
@@ -206,13 +202,12 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 if Self::pairs::<S>() {
                     scores.pair_rows(s, limits.len(), width, (0, state.q_row), Start::Zero);
                 } else {
-                    scores.rows(s, limits.len(), width, (0, d), Start::Zero);
+                    chained_rows(s, scores, limits.len(), width, d);
                 }
             }
-            let mut factors = [1.0; SPAN];
-            self.softmax(s, state, limits, &mut factors);
-            let (a, b, c) = (state.scores.cast_const(), state.values.cast_const(), state.o);
-            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: padded(d), c, c_row: padded(d) };
+            self.softmax(s, state, limits);
+            let (a, b, c) = (state.scores.cast_const(), state.values.cast_const(), state.part.at);
+            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: padded(d), c, c_row: state.part.row() };
             let width = padded(d) / S::LANES;
             let mut next = 0;
             while next < limits.len() {
@@ -221,39 +216,39 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 // Rows whose limits differ are better off in small blocks.
                 let equal = limits[first..first + rows].iter().all(|&l| l == limits[first]);
                 next += if equal { rows } else { rows.min(BLOCK_ROWS) };
-                let limits = &limits[first..next];
-                self.sum_values(s, state, sums.after(first), limits, Start::Scaled(factors[first..].as_ptr()));
+                self.sum_values(s, state, sums.after(first), &limits[first..next]);
             }
+            state.merge(s, state.part, limits.len());
         }
     }
 
     /// [`State::softmax`] as the products over values want it.
     #[inline(always)]
-    pub(super) unsafe fn softmax<S: Simd>(&self, s: S, state: State, limits: &[usize], factors: &mut [f32; SPAN]) {
+    pub(super) unsafe fn softmax<S: Simd>(&self, s: S, state: State, limits: &[usize]) {
         // SAFETY: the caller's.
         unsafe {
             if Self::pairs::<S>() {
-                state.softmax::<S, true>(s, limits, factors);
+                state.softmax::<S, true>(s, limits);
             } else {
-                state.softmax::<S, false>(s, limits, factors);
+                state.softmax::<S, false>(s, limits);
             }
         }
     }
 
     /// The product `sums` of a block of rows over the values that were brought together, each row up to its limit.
     #[inline(always)]
-    pub(super) unsafe fn sum_values<S: Simd>(&self, s: S, state: State, sums: Product, limits: &[usize], start: Start) {
+    pub(super) unsafe fn sum_values<S: Simd>(&self, s: S, state: State, sums: Product, limits: &[usize]) {
         let width = padded(self.input.head_dim) / S::LANES;
         let least = least(limits);
         // SAFETY: the caller's; products end at the limits, which are within the tile.
         unsafe {
             if Self::pairs::<S>() {
-                sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
+                sums.pair_rows(s, limits.len(), width, (0, least / 2), Start::Zero);
                 for (i, &limit) in limits.iter().enumerate() {
                     sum_last_pairs(s, state.last, sums.after(i), width, (least / 2, limit));
                 }
             } else {
-                sums.rows(s, limits.len(), width, (0, least), start);
+                sums.rows(s, limits.len(), width, (0, least), Start::Zero);
                 sums.last_rows(s, width, least, limits);
             }
         }
@@ -262,16 +257,16 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Divides by the sums and writes the results.
     #[inline(always)]
     unsafe fn finish<S: Simd>(&mut self, s: S, state: State) {
+        let Output::Rows(out, log_sum_exp) = &mut self.output else { return };
         let (d, rows) = (self.input.head_dim, self.input.positions.len());
         for row in 0..rows {
             for column in 0..self.kv_heads * self.group {
                 let v = ((column / self.group) * rows + row) * self.group + column % self.group;
                 // SAFETY: the state holds vector v; the output row holds one head of d elements per column.
                 unsafe {
-                    let vector = state.after(v, d);
-                    let log_sum_exp = vector.write(s, d, self.out.row_ptr(row).add(column * d));
-                    if let Some(saved) = &mut self.log_sum_exp {
-                        saved.row_mut(row)[column] = log_sum_exp;
+                    let saved = state.after(v, d).write(s, d, out.row_ptr(row).add(column * d));
+                    if let Some(log_sum_exp) = log_sum_exp {
+                        log_sum_exp.row_mut(row)[column] = saved;
                     }
                 }
             }

@@ -1,10 +1,29 @@
 //! Rows of keys and values, and how they are brought into tiles.
 #![allow(unsafe_code)]
 
+use super::call::AttentionInput;
 use super::tile::{KEY_TILE, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::View;
+
+/// Rows of one tile, keys and values, of all heads of the call.
+pub struct TileRows<E> {
+    pub first: usize,
+    pub count: usize,
+    pub keys: [*const E; KEY_TILE],
+    pub values: [*const E; KEY_TILE],
+}
+
+impl<E> TileRows<E> {
+    /// Those from position `first` on; none from `end` on.
+    #[inline(always)]
+    pub fn of(input: &AttentionInput<E>, first: usize, end: usize) -> Self {
+        let count = KEY_TILE.min(end.saturating_sub(first));
+        let keys = row_pointers(&input.keys, first, count);
+        TileRows { first, count, keys, values: row_pointers(&input.values, first, count) }
+    }
+}
 
 /// Pointers to the first element of up to [`KEY_TILE`] rows from row `first` on.
 #[inline(always)]

@@ -1,9 +1,11 @@
 //! Causal attention in tiles of [`KEY_TILE`] keys at absolute positions: no [T, T] matrix.
 //!
 //! A unit of work is a block of query rows and one key-value head with its group of query heads (multi-head attention is a
-//! group of one). Each score is one chain over the head's elements and each output one chain over ascending keys, so a row has the same
-//! bits alone or in any block. Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention
-//! (Dao et al., 2022).
+//! group of one). Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention (Dao et al., 2022).
+//!
+//! A row has the same bits alone, in any block, and for any number of workers. A score is a fixed number of chains over the head's elements
+//! ([`chains`]; over bf16 pairs one). A tile's part of a result is one chain over its keys in ascending order, its exponentials refer to the tile's own
+//! maximum, and parts are merged in the order of tiles ([`online_softmax`]), by whoever computed them ([`parts`]) or as they come.
 //!
 //! Keys and values in f16 and bf16 are widened to f32. Where [`Isa::uses_bf16_dots`](super::isa::Isa::uses_bf16_dots), the products over those in
 //! bf16 are dot products of pairs with f32 sums instead: queries and probabilities are rounded to bf16, and the softmax stays in f32.
@@ -13,20 +15,24 @@ mod backward;
 mod backward_rows;
 mod backward_scratch;
 mod call;
+mod chains;
 mod direct;
 mod direct_scores;
 mod forward;
 mod load;
 mod online_softmax;
 mod pairs;
+mod parts;
 mod tile;
 
 pub use backward::{AttentionPart, AttentionSaved, attention_backward};
 pub use backward_scratch::attention_backward_scratch;
 pub use call::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
+pub use parts::{attention_part_floats, attention_parts, merge_attention_parts, parts_heads};
 pub use tile::KEY_TILE;
 
-/// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group` query heads per key-value head.
+/// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group`
+/// query heads per key-value head.
 pub const fn query_rows(group: usize) -> usize {
     match group {
         0..=1 => 128,

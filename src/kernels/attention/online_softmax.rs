@@ -1,4 +1,7 @@
-//! Running state of online softmax for blocks of query vectors.
+//! Online softmax for blocks of query vectors: what one tile gives each, and the running state into which tiles are merged in their order.
+//!
+//! A tile's sums refer to its own largest score and not to that of the tiles before it. So a tile has the same bits wherever it is computed, and
+//! other workers may do so.
 #![allow(unsafe_code)]
 
 use super::tile::{KEY_TILE, PAD, SPAN, padded};
@@ -24,11 +27,60 @@ pub struct State {
     pub values: *mut f32,
     /// Scores, then probabilities, of up to SPAN vectors.
     pub scores: *mut f32,
+    /// What the tile gives each of up to SPAN vectors.
+    pub part: Part,
     /// A row of values on its own: padded(D).
     pub last: *mut f32,
 }
 
+/// What one tile gives some vectors, each in one row: results (padded(D)), the sum of its exponentials ([`PAD`] lanes), and the maximum of its
+/// scores ([`PAD`] floats, of which the first counts).
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub at: *mut f32,
+    /// padded(D)
+    pub width: usize,
+}
+
+/// Floats of a row of a [`Part`].
+pub const fn part_floats(head_dim: usize) -> usize {
+    padded(head_dim) + 2 * PAD
+}
+
+impl Part {
+    /// Floats from one row to the next.
+    #[inline(always)]
+    pub fn row(self) -> usize {
+        part_floats(self.width)
+    }
+
+    /// The part without its first `vectors` rows.
+    #[inline(always)]
+    pub fn after(self, vectors: usize) -> Self {
+        Part { at: self.at.wrapping_add(vectors * self.row()), ..self }
+    }
+
+    #[inline(always)]
+    fn sums(self) -> *mut f32 {
+        self.at.wrapping_add(self.width)
+    }
+
+    #[inline(always)]
+    fn maximum(self) -> *mut f32 {
+        self.sums().wrapping_add(PAD)
+    }
+}
+
 impl State {
+    /// The running state of `n` vectors at `at`, without queries and scores: padded(D) + [`PAD`] + 1 floats for each.
+    #[inline(always)]
+    pub fn running(at: *mut f32, n: usize, d: usize) -> Self {
+        let (sums, none) = (at.wrapping_add(n * padded(d)), std::ptr::null_mut());
+        let part = Part { at: none, width: padded(d) };
+        let maxima = sums.wrapping_add(n * PAD);
+        State { o: at, sums, maxima, q: none, q_row: 0, keys: none, values: none, scores: none, last: none, part }
+    }
+
     /// The state without its first `vectors` vectors of `d` elements.
     #[inline(always)]
     pub fn after(self, vectors: usize, d: usize) -> Self {
@@ -41,16 +93,29 @@ impl State {
         }
     }
 
-    /// Turns the scores of some vectors into 2^(score − maximum), 0 from each limit to the end of its vector (with `PAIRS` as pairs of bf16
-    /// values), and updates maxima and sums. `factors[i]` is what vector i's earlier results are to be multiplied by.
+    /// Clears the running state of `n` vectors of `d` elements.
     ///
     /// # Safety
-    /// The state holds at least as many vectors as there are limits (at most SPAN, each at most KEY_TILE).
+    /// The state holds as many.
     #[inline(always)]
-    pub unsafe fn softmax<S: Simd, const PAIRS: bool>(self, s: S, limits: &[usize], factors: &mut [f32; SPAN]) {
+    pub unsafe fn clear(self, n: usize, d: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.o, n * padded(d)).fill(0.0);
+            std::slice::from_raw_parts_mut(self.sums, n * PAD).fill(0.0);
+            std::slice::from_raw_parts_mut(self.maxima, n).fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// Turns the scores of some vectors into 2^(score − maximum of the tile), 0 from each limit to the end of its vector (with `PAIRS` as pairs
+    /// of bf16 values); maxima and sums go to the part.
+    ///
+    /// # Safety
+    /// Scores and part have as many rows as there are limits, each at most KEY_TILE.
+    #[inline(always)]
+    pub unsafe fn softmax<S: Simd, const PAIRS: bool>(self, s: S, limits: &[usize]) {
         let lowest = s.splat(f32::NEG_INFINITY);
-        let mut maxima = [0.0; SPAN];
-        // SAFETY: the scores hold SPAN rows of KEY_TILE; LANES divides KEY_TILE and SPAN and is at most PAD.
+        // SAFETY: the scores hold rows of KEY_TILE; LANES divides KEY_TILE and is at most PAD.
         unsafe {
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
@@ -65,19 +130,12 @@ impl State {
                     most = s.max(most, x);
                     at += S::LANES;
                 }
-                let old = self.maxima.add(i);
-                maxima[i] = (*old).max(s.reduce_max(most));
-                // A vector with no key in this tile keeps its state: factor 2^0.
-                factors[i] = if limit == 0 { 0.0 } else { *old - maxima[i] };
-                *old = maxima[i];
-            }
-            for i in (0..limits.len()).step_by(S::LANES) {
-                let p = factors.as_mut_ptr().add(i);
-                s.store(p, exp2_falling::<S, PAIRS>(s, s.load(p)));
+                *self.part.after(i).maximum() = s.reduce_max(most);
             }
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
-                let shift = s.splat(maxima[i]);
+                let part = self.part.after(i);
+                let shift = s.splat(*part.maximum());
                 let mut sum = s.splat(0.0);
                 let mut at = 0;
                 while at < limit {
@@ -97,8 +155,43 @@ impl State {
                     at += S::LANES;
                     s.store(row.add(at / 2 - S::LANES), s.narrow(p, late));
                 }
-                let total = self.sums.add(i * PAD);
-                s.store(total, s.fma(s.load(total), s.splat(factors[i]), sum));
+                s.store(part.sums(), sum);
+            }
+        }
+    }
+
+    /// Merges `part`, of the next tile, into the running state of the first `n` vectors, at most SPAN: with M the larger of the running maximum m and
+    /// the tile's t, results and sums become 2^(m − M) · theirs + 2^(t − M) · the tile's.
+    ///
+    /// # Safety
+    /// State and part hold `n` vectors; the first tile that is merged has a key for each.
+    #[inline(always)]
+    pub unsafe fn merge<S: Simd>(self, s: S, part: Part, n: usize) {
+        let (mut old, mut new) = ([0.0; SPAN], [0.0; SPAN]);
+        // SAFETY: the caller's contract; LANES divides SPAN, PAD and padded widths.
+        unsafe {
+            for i in 0..n {
+                let (running, tile) = (self.maxima.add(i), *part.after(i).maximum());
+                let most = (*running).max(tile);
+                // A vector with no key in this tile keeps its state: 2^0, and 2^−∞ of the tile.
+                (old[i], new[i]) = (*running - most, tile - most);
+                *running = most;
+            }
+            for factors in [&mut old, &mut new] {
+                for i in (0..n).step_by(S::LANES) {
+                    let p = factors.as_mut_ptr().add(i);
+                    s.store(p, exp2_falling::<S, false>(s, s.load(p)));
+                }
+            }
+            for i in 0..n {
+                let (old, new, part) = (s.splat(old[i]), s.splat(new[i]), part.after(i));
+                let sums = (self.sums.add(i * PAD), part.sums(), S::LANES);
+                for (to, from, floats) in [sums, (self.o.add(i * part.width), part.at, part.width)] {
+                    for at in (0..floats).step_by(S::LANES) {
+                        let scaled = s.mul(s.load(from.add(at)), new);
+                        s.store(to.add(at), s.fma(s.load(to.add(at)), old, scaled));
+                    }
+                }
             }
         }
     }

@@ -127,7 +127,7 @@ pub const ZIPPED_VECTORS: usize = 4;
 /// `each` is done beside each pair; `sums.b` is not read.
 ///
 /// # Safety
-/// Every row in `values` holds these columns; `sums` addresses `N` rows of them and of so many pairs, and factors where it starts scaled.
+/// Every row in `values` holds these columns; `sums` addresses `N` rows of them and of so many pairs.
 #[inline(always)]
 pub unsafe fn sum_zipped<S: Simd, const N: usize>(
     s: S,

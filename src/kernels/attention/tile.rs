@@ -50,8 +50,6 @@ pub enum Start {
     Zero,
     /// The old C.
     Keep,
-    /// The old C, each row times its factor.
-    Scaled(*const f32),
 }
 
 impl Product {
@@ -92,7 +90,7 @@ impl Product {
     /// What the sums of `R` rows by `W` vectors from column `column` on start from.
     ///
     /// # Safety
-    /// These elements of C, and factors, can be read unless sums start from zero.
+    /// These elements of C can be read unless sums start from zero.
     #[inline(always)]
     pub unsafe fn begin<S: Simd, const R: usize, const W: usize>(
         &self,
@@ -103,18 +101,10 @@ impl Product {
         let mut acc = [[s.splat(0.0); W]; R];
         // SAFETY: the caller's contract.
         unsafe {
-            if !matches!(start, Start::Zero) {
+            if matches!(start, Start::Keep) {
                 for r in 0..R {
                     for w in 0..W {
                         acc[r][w] = s.load(self.c.add(r * self.c_row + column + w * S::LANES));
-                    }
-                }
-            }
-            if let Start::Scaled(factors) = start {
-                for r in 0..R {
-                    let factor = s.splat(*factors.add(r));
-                    for w in 0..W {
-                        acc[r][w] = s.mul(acc[r][w], factor);
                     }
                 }
             }
@@ -165,7 +155,7 @@ impl Product {
     /// `rows` rows of C, at most [`BLOCK_ROWS`] or what [`block_rows`] says, `vectors` vectors wide, for k in `ks.0..ks.1`.
     ///
     /// # Safety
-    /// The elements of A, B and C (and factors) so addressed are inside live allocations, C apart from A and B.
+    /// The elements of A, B and C so addressed are inside live allocations, C apart from A and B.
     #[inline(always)]
     pub unsafe fn rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
         s.call(Rows::<false, _> { product: self, rows, vectors, ks, start, each_k: || {} });

@@ -53,10 +53,15 @@ unsafe fn round_to_bf16(x: __m256) -> __m256i {
 impl Simd for Avx2 {
     type V = __m256;
     type Block = [__m256; 8];
+    type Eight = Self;
     const LANES: usize = 8;
     const TILE_VECTORS: usize = 2;
     const BF16_DOTS: bool = false;
 
+    #[inline(always)]
+    fn eight(self) -> Self {
+        self
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         cpu!(_mm256_set1_ps(x))

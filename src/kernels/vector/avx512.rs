@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::Avx2;
 use super::stored::Stored;
 use super::{Kernel, Simd};
 
@@ -53,10 +54,16 @@ unsafe fn round_to_bf16(x: __m512) -> __m256i {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     type Block = [__m512; 16];
+    type Eight = Avx2;
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 4;
     const BF16_DOTS: bool = BF16;
 
+    #[inline(always)]
+    fn eight(self) -> Avx2 {
+        // SAFETY: whoever made this token vouched for AVX2, FMA and F16C too.
+        unsafe { Avx2::new() }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         cpu!(_mm512_set1_ps(x))

@@ -26,6 +26,8 @@ pub trait Simd: Copy {
     type V: Copy;
     /// `LANES` vectors.
     type Block: AsRef<[Self::V]>;
+    /// Vectors of eight lanes of the same instruction set.
+    type Eight: Simd;
     /// Lanes of a vector.
     const LANES: usize;
     /// Vectors side by side in a tile product, chosen to fill the registers beside four rows.
@@ -33,6 +35,8 @@ pub trait Simd: Copy {
     /// Whether [`Simd::dot_pairs`] is one instruction.
     const BF16_DOTS: bool;
 
+    /// The token of vectors of eight lanes.
+    fn eight(self) -> Self::Eight;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// # Safety

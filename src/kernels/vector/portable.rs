@@ -23,10 +23,15 @@ macro_rules! lanes {
 impl Simd for Portable {
     type V = [f32; LANES];
     type Block = [Self::V; LANES];
+    type Eight = Self;
     const LANES: usize = LANES;
     const TILE_VECTORS: usize = 1;
     const BF16_DOTS: bool = false;
 
+    #[inline(always)]
+    fn eight(self) -> Self {
+        self
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [x; LANES]

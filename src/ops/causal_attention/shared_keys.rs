@@ -1,0 +1,131 @@
+//! How workers share the keys of a single query row.
+
+use super::Heads;
+use crate::kernels::attention::{KEY_TILE, attention_part_floats, parts_heads};
+use crate::ops::RowSet;
+use crate::ops::shares::{Piece, Shares};
+use crate::ops::tiling::part;
+use std::ops::Range;
+
+/// Fewest tiles of keys for each worker: with fewer a second phase costs more than it brings.
+const TILES_OF_A_WORKER: usize = 2;
+
+/// Floats that a tile of keys gives one query head.
+pub const fn part_floats(head_dim: usize) -> usize {
+    attention_part_floats(1, head_dim)
+}
+
+/// Floats of shared scratch: a part of each tile of the context for each query head, unless keys are never shared.
+pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
+    let tiles = context.div_ceil(KEY_TILE);
+    let shares = parts_heads(heads.group(), heads.head_dim) > 0 && tiles >= 2 * TILES_OF_A_WORKER;
+    if shares { tiles * heads.heads * part_floats(heads.head_dim) } else { 0 }
+}
+
+/// Tiles of keys that workers share. The last ones, one for each worker at most, are split by heads: cores do not read at the same speed, and so end
+/// together.
+pub struct SharedKeys {
+    key_tiles: usize,
+    kv_heads: usize,
+    /// Ranges of heads that a call takes at most.
+    groups: usize,
+    shares: Shares,
+}
+
+impl SharedKeys {
+    /// Of a call whose `rows` are a single one, far enough into its text to be worth it for so many workers.
+    pub fn of(heads: &Heads, rows: &RowSet, workers: usize) -> Option<Self> {
+        let ([position], most) = (rows.positions(), parts_heads(heads.group(), heads.head_dim)) else { return None };
+        let key_tiles = (*position as usize + 1).div_ceil(KEY_TILE);
+        if workers == 1 || most == 0 || key_tiles < workers * TILES_OF_A_WORKER {
+            return None;
+        }
+        let kv_heads = heads.kv_heads;
+        let shares = Shares::split(key_tiles, (key_tiles - 1) / workers, kv_heads, workers);
+        Some(SharedKeys { key_tiles, kv_heads, groups: kv_heads.div_ceil(most), shares })
+    }
+
+    /// Tiles of keys.
+    pub fn key_tiles(&self) -> usize {
+        self.key_tiles
+    }
+
+    /// Tiles of work.
+    pub fn tiles(&self) -> usize {
+        self.shares.tiles()
+    }
+
+    /// Calls that compute tiles of work `work`: tiles of keys and heads of each.
+    pub fn for_each_call(&self, work: Range<usize>, mut call: impl FnMut(Range<usize>, Range<usize>)) {
+        let mut next = work.start;
+        while next < work.end {
+            let first = next;
+            let follows = |tile: usize| match (self.shares.piece(first), self.shares.piece(tile)) {
+                (Piece::Unit(a), Piece::Unit(b)) => b - a == tile - first,
+                (Piece::Part(a), Piece::Part(b)) => a / self.kv_heads == b / self.kv_heads,
+                _ => false,
+            };
+            next = (first + 1..work.end).find(|&tile| !follows(tile)).unwrap_or(work.end);
+            let groups = |heads: Range<usize>| {
+                let count = heads.len().div_ceil(self.kv_heads.div_ceil(self.groups));
+                (0..count).map(move |i| {
+                    let within = part(i, count, heads.len());
+                    heads.start + within.start..heads.start + within.end
+                })
+            };
+            match self.shares.piece(first) {
+                Piece::Unit(tile) if self.groups == 1 => call(tile..tile + next - first, 0..self.kv_heads),
+                Piece::Unit(tile) => {
+                    for tile in tile..tile + next - first {
+                        groups(0..self.kv_heads).for_each(|heads| call(tile..tile + 1, heads));
+                    }
+                }
+                Piece::Part(number) => {
+                    let (tile, head) = (self.shares.unsplit() + number / self.kv_heads, number % self.kv_heads);
+                    groups(head..head + next - first).for_each(|heads| call(tile..tile + 1, heads));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_head_of_each_tile_is_computed_once() {
+        for (heads, kv_heads, position, workers) in
+            [(12, 12, 1000, 2), (9, 3, 700, 2), (40, 40, 1023, 3), (20, 20, 511, 4), (3, 3, 256, 2), (6, 6, 64 * 9, 4)]
+        {
+            let heads = Heads { heads, kv_heads, head_dim: 64 };
+            let mut rows = RowSet::with_capacity(1);
+            rows.push(0, position, 1, 1024);
+            let keys = SharedKeys::of(&heads, &rows, workers).expect("far enough into the text");
+            for step in [1, 3, keys.tiles()] {
+                let mut seen = vec![0; keys.key_tiles() * kv_heads];
+                for first in (0..keys.tiles()).step_by(step) {
+                    keys.for_each_call(first..keys.tiles().min(first + step), |tiles, heads| {
+                        assert!(!heads.is_empty() && heads.len() * (16 / parts_heads(1, 64)) <= 16);
+                        tiles.for_each(|tile| heads.clone().for_each(|head| seen[tile * kv_heads + head] += 1));
+                    });
+                }
+                assert!(seen.iter().all(|&n| n == 1), "{heads:?} at {position}, {workers} workers: {seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_shared_far_into_a_text_only() {
+        let heads = Heads { heads: 12, kv_heads: 12, head_dim: 64 };
+        let shared = |first: usize, count: usize, workers: usize| {
+            let mut rows = RowSet::with_capacity(8);
+            rows.push(0, first, count, 1024);
+            SharedKeys::of(&heads, &rows, workers).map(|keys| keys.tiles())
+        };
+        assert_eq!([shared(191, 1, 2), shared(192, 1, 2), shared(256, 1, 2)], [None, Some(2 + 2 * 12), Some(4 + 12)]);
+        assert_eq!([shared(1000, 1, 1), shared(1000, 2, 2), shared(1000, 1, 9)], [None; 3]);
+        assert_eq!(scratch_floats(&heads, 255), scratch_floats(&heads, 256));
+        assert_eq!([scratch_floats(&heads, 192), scratch_floats(&heads, 193)], [0, 4 * 12 * (64 + 32)]);
+    }
+}
