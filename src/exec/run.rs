@@ -19,8 +19,9 @@ impl Together {
     }
 }
 
-/// Phases after a phase among which the next weights are looked for: between two products lie attention and the preparation of rows.
-const PHASES_AHEAD: usize = 4;
+/// Phases after a phase among which the next weights are looked for: between two products lie attention, of two phases, and the
+/// preparation of rows.
+const PHASES_AHEAD: usize = 5;
 /// Rows of a step up to which reading weights takes longer than the arithmetic.
 const MOST_ROWS_OF_SHORT_PHASES: usize = 4;
 /// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.

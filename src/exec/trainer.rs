@@ -150,7 +150,8 @@ impl<'p> Trainer<'p> {
         }
     }
 
-    /// Forward and backward on one micro-batch; with updates inside backward, those too, unless the loss is not finite. `loss_scale` multiplies the loss of every row: 1 / number of targets of the whole step.
+    /// Forward and backward on one micro-batch; with updates inside backward, those too, unless the loss is not finite. `loss_scale` multiplies the
+    /// loss of every row: 1 / number of targets of the whole step.
     ///
     /// # Errors
     /// Counts that differ from [`Trainer::rows`]; a token or target out of range; a second micro-batch without accumulation.

@@ -1,10 +1,11 @@
 //! Workers that walk a list of phases together.
 //!
-//! The tiles of a phase are split into one run per worker ([`runs`](super::runs)). A worker claims from its own run first, so that it streams memory in order, then from the runs of others; it counts what it
-//! did of its own run once, as a counter that all workers write is far away from most of them. A phase ends when its last *tile* ends, not
-//! when every worker arrives: a worker whose core is busy elsewhere holds nobody up unless it holds tiles. Whoever finishes the last tile
-//! opens the next phase, or runs it where it is a single tile. Waiting is spin, then park on a futex; a worker that spins fetches what it will
-//! read next, so that memory is never idle, and looks after workers that have lost their core ([`cores`]).
+//! The tiles of a phase are split into one run per worker ([`runs`](super::runs)). A worker claims from its own run first, so that it streams
+//! memory in order, then from the runs of others; it counts what it did of its own run once, as a counter that all workers write is far away from
+//! most of them. A phase ends when its last *tile* ends, not when every worker arrives: a worker whose core is busy elsewhere holds nobody up
+//! unless it holds tiles. Whoever finishes the last tile opens the next phase, or runs it where it is a single tile. Waiting is spin, then park on
+//! a futex; a worker that spins fetches what it will read next, so that memory is never idle, and looks after workers that have lost their core
+//! ([`cores`]).
 #![allow(unsafe_code)]
 
 use super::cores::{self, Place};
@@ -118,8 +119,9 @@ impl Workers {
     pub fn run(&self, job: &dyn Job) {
         let shared = &*self.shared;
         assert!(shared.finished.swap(false, Ordering::AcqRel), "the workers already run a job");
-        // SAFETY: only the lifetime is erased. The pointer is used by a worker between claiming a tile and counting it as done, and by the one
-        // that opens phases until it sets `finished`, when every tile is done; and this function does not return before that, so `job` outlives all uses.
+        // SAFETY: only the lifetime is erased. The pointer is used by a worker between claiming a tile and counting it as done, and by the one that
+        // opens phases until it sets `finished`, when every tile is done; and this function does not return before that, so `job` outlives all
+        // uses.
         let pointer =
             JobPointer(unsafe { std::mem::transmute::<*const (dyn Job + '_), *const (dyn Job + 'static)>(job) });
         shared.job.store(std::ptr::from_ref(&pointer).cast_mut(), Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! `adamw(p, g, m, v, hyper, counters[, norm])`: one update of a parameter and its moments, in place (Loshchilov and Hutter, 2019).
 //!
 //! All tensors have the parameter's shape. With `moments = "bf16"` m and v are bf16, rounded stochastically with random numbers that depend on
-//! seed, step, `number` (of the parameter) and element alone. With `norm` (of `grad_norm`) the gradient is scaled for clipping. `clear = true` zeroes the
-//! gradient on the way, for gradients that add up over micro-batches.
+//! seed, step, `number` (of the parameter) and element alone. With `norm` (of `grad_norm`) the gradient is scaled for clipping. `clear = true`
+//! zeroes the gradient on the way, for gradients that add up over micro-batches.
 
 use super::{Cost, Kernel, Op, Operands, Signature, hyper, rule};
 use crate::graph::Attrs;

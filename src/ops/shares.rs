@@ -88,4 +88,9 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn units_that_are_not_split_are_the_tiles() {
+        assert!((0..5).map(|tile| Shares::whole(5).piece(tile)).eq((0..5).map(Piece::Unit)));
+    }
 }

@@ -5,7 +5,6 @@ use super::online_softmax::part_floats;
 use super::tile::{KEY_TILE, PAD, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
-use crate::kernels::vector::{dispatch, dispatch_pairs};
 use crate::kernels::view::{View, ViewMut};
 
 /// Floats of scratch that [`attention_forward`] needs for up to `rows` query rows of `group` heads.
@@ -53,18 +52,15 @@ pub fn attention_forward_heads<E: Stored>(
     scratch: &mut [f32],
 ) {
     let (kv_heads, group) = input.heads();
-    let (rows, d) = (input.q.rows(), input.head_dim);
+    let rows = input.q.rows();
     assert!(out.rows() == rows && out.width() == input.q.width(), "attention rows differ");
     assert!(
         log_sum_exp.as_ref().is_none_or(|l| l.rows() == rows && l.width() == kv_heads * group),
         "log-sum-exp shape"
     );
-    let needed = attention_forward_scratch(rows, kv_heads * group, d);
-    assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
     let keys_needed = input.keys_needed();
     let (tiles, output) = (0..keys_needed.div_ceil(KEY_TILE), Output::Rows(out, log_sum_exp));
-    let kernel = Forward { input, scratch, kv_heads, group, keys_needed, tiles, output };
-    if E::IS_BF16 { dispatch_pairs(isa, kernel) } else { dispatch(isa, kernel) }
+    Forward { input, scratch, kv_heads, group, keys_needed, tiles, output }.dispatch(isa);
 }
 
 impl<E: Stored> AttentionInput<'_, E> {

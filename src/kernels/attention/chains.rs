@@ -1,8 +1,8 @@
 //! Scores against keys in f32, or widened to it: products summed in chains.
 //!
-//! A score is the sum of [`CHAINS`] chains of fused multiply-adds, chain c over the elements c, c + CHAINS, … of the head, added up from the first on.
-//! With few queries a chain is a lane: key rows are read as they lie. With many the keys are transposed, and a chain is a vector of
-//! different keys.
+//! A score is the sum of [`CHAINS`] chains of fused multiply-adds, chain c over the elements c, c + CHAINS, … of the head, added up from the
+//! first on. With few queries a chain is a lane: key rows are read as they lie. With many the keys are transposed, and a chain is a vector
+//! of different keys.
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "accumulators and operands run in step")]
 
@@ -17,8 +17,8 @@ pub const CHAINS: usize = 8;
 /// Rows of a block of a product in chains: each has its sum and its chain in registers.
 const ROWS: usize = 2;
 
-/// Scores of the first `n` vectors of `state`, at most [`BLOCK_ROWS`], against up to [`CHAINS`] key rows as they are, to a row of scores each. On the way it
-/// asks for what comes on the `stream`.
+/// Scores of the first `n` vectors of `state`, at most [`BLOCK_ROWS`], against up to [`CHAINS`] key rows as they are, to a row of scores each. On
+/// the way it asks for what comes on the `stream`.
 ///
 /// # Safety
 /// `d` elements are readable at each pointer of `rows`, of which there is one at least; the state holds `n` vectors, its scores eight floats at the

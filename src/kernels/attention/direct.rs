@@ -4,7 +4,7 @@
 
 use super::ahead::Stream;
 use super::chains::{CHAINS, direct_chains};
-use super::direct_scores::direct_pairs;
+use super::direct_pairs::direct_pairs;
 use super::forward::{Forward, least, most};
 use super::load::TileRows;
 use super::online_softmax::State;
@@ -15,13 +15,11 @@ use crate::kernels::vector::stored::Stored;
 
 /// Rows of values that are read of one head before those of the next.
 const STEP: usize = 16;
-/// Bytes that are asked for beside each row of values of a head.
-const STEP_BYTES: usize = 256;
 /// Rows between what is read and what is asked for.
 const ROWS_AHEAD: usize = 32;
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
-    /// Whether scores are computed from key rows as they are, transposed in registers only.
+    /// Whether keys and values are read where they are.
     #[inline(always)]
     pub(super) fn is_direct(&self) -> bool {
         let vectors = self.vectors();
@@ -118,13 +116,15 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let values = rows.values[0].wrapping_add(head * d);
                 sums(head, values.cast(), self.input.values.stride())
             };
+            // What a step of a block of columns reads.
+            let row_bytes = S::TILE_VECTORS * S::LANES * size_of::<f32>();
             let least = least(limits);
             let mut first = 0;
             while first == 0 || first < least {
                 let end = least.min(first + STEP);
                 for head in 0..self.kv_heads {
                     let start = if first == 0 { Start::Zero } else { Start::Keep };
-                    product(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s, STEP_BYTES));
+                    product(head).rows_beside(s, vectors, width, (first, end), start, || stream.fetch(s, row_bytes));
                 }
                 first += STEP;
             }
@@ -146,6 +146,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         stream: &mut Stream<E>,
     ) {
         let (d, vectors, limit) = (self.input.head_dim, limits.len(), limits[0]);
+        let pair_bytes = 2 * ZIPPED_VECTORS * S::LANES * size_of::<E>();
         let mut first = 0;
         while first == 0 || first < limit {
             let end = limit.min(first + STEP);
@@ -157,7 +158,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 for column in (0..d).step_by(ZIPPED_VECTORS * S::LANES) {
                     // SAFETY: the caller's; `STEP` is even, and rows end at the limit.
                     unsafe {
-                        let (values, each) = (&values[..end], &mut || stream.fetch(s, STEP_BYTES));
+                        let (values, each) = (&values[..end], &mut || stream.fetch(s, pair_bytes));
                         match vectors {
                             1 => sum_zipped::<S, 1>(s, values, sums, column, pairs, start, each),
                             2 => sum_zipped::<S, 2>(s, values, sums, column, pairs, start, each),

@@ -2,14 +2,15 @@
 #![allow(unsafe_code)]
 
 use super::ahead::Ahead;
-use super::call::AttentionInput;
+use super::call::{AttentionInput, attention_forward_scratch};
 use super::chains::chained_rows;
 use super::load::{TileRows, copy_row, transpose_tile};
 use super::online_softmax::{Part, State, part_floats, scale_row};
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
 use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, padded};
+use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
-use crate::kernels::vector::{Kernel, Simd};
+use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
 use crate::kernels::view::ViewMut;
 use std::ops::Range;
 
@@ -62,6 +63,17 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
 }
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
+    /// Runs the call.
+    ///
+    /// # Panics
+    /// When the scratch is too small.
+    pub fn dispatch(self, isa: Isa) {
+        let heads = self.kv_heads * self.group;
+        let needed = attention_forward_scratch(self.input.q.rows(), heads, self.input.head_dim);
+        assert!(self.scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", self.scratch.len());
+        if E::IS_BF16 { dispatch_pairs(isa, self) } else { dispatch(isa, self) }
+    }
+
     /// Query vectors of one key-value head.
     #[inline(always)]
     pub(super) fn vectors(&self) -> usize {

@@ -4,8 +4,8 @@
 //! group of one). Softmax is the online one of Milakov and Gimelshein (2018), tiled as in FlashAttention (Dao et al., 2022).
 //!
 //! A row has the same bits alone, in any block, and for any number of workers. A score is a fixed number of chains over the head's elements
-//! ([`chains`]; over bf16 pairs one). A tile's part of a result is one chain over its keys in ascending order, its exponentials refer to the tile's own
-//! maximum, and parts are merged in the order of tiles ([`online_softmax`]), by whoever computed them ([`parts`]) or as they come.
+//! ([`chains`]; over bf16 pairs one). A tile's part of a result is one chain over its keys in ascending order, its exponentials refer to the
+//! tile's own maximum, and parts are merged in the order of tiles ([`online_softmax`]), as they come or by whoever has them all ([`parts`]).
 //!
 //! Keys and values in f16 and bf16 are widened to f32. Where [`Isa::uses_bf16_dots`](super::isa::Isa::uses_bf16_dots), the products over those in
 //! bf16 are dot products of pairs with f32 sums instead: queries and probabilities are rounded to bf16, and the softmax stays in f32.
@@ -17,7 +17,7 @@ mod backward_scratch;
 mod call;
 mod chains;
 mod direct;
-mod direct_scores;
+mod direct_pairs;
 mod forward;
 mod load;
 mod online_softmax;
@@ -28,7 +28,7 @@ mod tile;
 pub use backward::{AttentionPart, AttentionSaved, attention_backward};
 pub use backward_scratch::attention_backward_scratch;
 pub use call::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
-pub use parts::{attention_part_floats, attention_parts, merge_attention_parts, parts_heads};
+pub use parts::{attention_part_floats, attention_parts, merge_attention_parts, merge_scratch, parts_heads};
 pub use tile::KEY_TILE;
 
 /// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group`

@@ -135,7 +135,8 @@ impl State {
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
                 let part = self.part.after(i);
-                let shift = s.splat(*part.maximum());
+                // Without a finite score nothing is lost: what is shifted stays −∞.
+                let shift = s.splat((*part.maximum()).max(f32::MIN));
                 let mut sum = s.splat(0.0);
                 let mut at = 0;
                 while at < limit {
@@ -164,7 +165,7 @@ impl State {
     /// the tile's t, results and sums become 2^(m − M) · theirs + 2^(t − M) · the tile's.
     ///
     /// # Safety
-    /// State and part hold `n` vectors; the first tile that is merged has a key for each.
+    /// State and part hold `n` vectors.
     #[inline(always)]
     pub unsafe fn merge<S: Simd>(self, s: S, part: Part, n: usize) {
         let (mut old, mut new) = ([0.0; SPAN], [0.0; SPAN]);
@@ -173,7 +174,6 @@ impl State {
             for i in 0..n {
                 let (running, tile) = (self.maxima.add(i), *part.after(i).maximum());
                 let most = (*running).max(tile);
-                // A vector with no key in this tile keeps its state: 2^0, and 2^−∞ of the tile.
                 (old[i], new[i]) = (*running - most, tile - most);
                 *running = most;
             }
@@ -184,6 +184,10 @@ impl State {
                 }
             }
             for i in 0..n {
+                // A vector that sees nothing of this tile keeps its state, bit for bit.
+                if *part.after(i).maximum() == f32::NEG_INFINITY {
+                    continue;
+                }
                 let (old, new, part) = (s.splat(old[i]), s.splat(new[i]), part.after(i));
                 let sums = (self.sums.add(i * PAD), part.sums(), S::LANES);
                 for (to, from, floats) in [sums, (self.o.add(i * part.width), part.at, part.width)] {

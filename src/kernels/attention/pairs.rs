@@ -122,8 +122,8 @@ pub unsafe fn sum_last_pairs<S: Simd>(
 /// Vectors of columns that [`sum_zipped`] goes through at once.
 pub const ZIPPED_VECTORS: usize = 4;
 
-/// Adds to `sums.c`, of `N` rows of [`ZIPPED_VECTORS`] vectors from column `column` on, the products of pairs `pairs` of probabilities at `sums.a` and
-/// of the bf16 rows `values`, which are zipped in registers: the chains of a product over [`zip_rows`], where zeros follow an odd last row.
+/// Adds to `sums.c`, of `N` rows of [`ZIPPED_VECTORS`] vectors from column `column` on, the products of pairs `pairs` of probabilities at `sums.a`
+/// and of the bf16 rows `values`, which are zipped in registers: the chains of a product over [`zip_rows`], where zeros follow an odd last row.
 /// `each` is done beside each pair; `sums.b` is not read.
 ///
 /// # Safety

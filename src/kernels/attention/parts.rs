@@ -1,17 +1,18 @@
 //! Attention of a single query row whose tiles of keys are shared among workers: each tile's part by itself, then all merged in their order.
 //!
 //! The parts are those of [`attention_forward_heads`](super::attention_forward_heads), which merges each as soon as it has it, so the bits are the
-//! same. Workers that share the keys and not the heads read whole rows of memory, each its own: where they read a piece of every row, what the
-//! CPU fetches ahead on its own is mostly what the other one wants. Known as Flash-Decoding (Dao et al., 2023).
+//! same. Workers that share the keys and not the heads read whole rows of memory, each its own (of more than [`parts_heads`] heads half rows and
+//! less): where they read a piece of every row, what the CPU fetches ahead on its own is mostly what the other one wants. Known as Flash-Decoding
+//! (Dao et al., 2023).
 #![allow(unsafe_code)]
 
-use super::call::{AttentionInput, attention_forward_scratch};
+use super::call::AttentionInput;
 use super::forward::{Forward, Output};
 use super::online_softmax::{Part, State, part_floats};
 use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
-use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
+use crate::kernels::vector::{Kernel, Simd, dispatch};
 use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
 
@@ -42,12 +43,9 @@ pub fn attention_parts<E: Stored>(
     let d = input.head_dim;
     assert!(input.q.rows() == 1 && kv_heads <= parts_heads(group, d), "parts of {kv_heads} heads of {d}");
     assert!(parts.rows() == tiles.len() && parts.width() == attention_part_floats(kv_heads * group, d), "parts shape");
-    let needed = attention_forward_scratch(1, kv_heads * group, d);
-    assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
     let keys_needed = input.keys_needed();
     assert!(tiles.end <= keys_needed.div_ceil(KEY_TILE), "tiles {tiles:?} of {keys_needed} keys");
-    let kernel = Forward { input, scratch, kv_heads, group, keys_needed, tiles, output: Output::Parts(parts) };
-    if E::IS_BF16 { dispatch_pairs(isa, kernel) } else { dispatch(isa, kernel) }
+    Forward { input, scratch, kv_heads, group, keys_needed, tiles, output: Output::Parts(parts) }.dispatch(isa);
 }
 
 /// Floats of scratch of [`merge_attention_parts`].
@@ -55,8 +53,8 @@ pub const fn merge_scratch(head_dim: usize) -> usize {
     SPAN * (padded(head_dim) + PAD + 1)
 }
 
-/// Merges the `parts` of all tiles, a row for each from the first on, and writes the query row's result, `head_dim` elements for each head, and the
-/// log of the sum of e^score of each head. `scratch` has [`merge_scratch`] floats.
+/// Merges the `parts` of all tiles, a row for each from the first on, and writes the query row's result, `head_dim` elements for each head. `scratch`
+/// has [`merge_scratch`] floats.
 ///
 /// # Panics
 /// When a shape does not fit, or there are no parts.
@@ -65,30 +63,27 @@ pub fn merge_attention_parts(
     parts: &View<f32>,
     head_dim: usize,
     out: &mut ViewMut<f32>,
-    log_sum_exp: Option<&mut ViewMut<f32>>,
     scratch: &mut [f32],
 ) {
     let heads = out.width() / head_dim;
     assert!(out.rows() == 1 && out.width().is_multiple_of(head_dim) && parts.rows() > 0, "parts have one row");
     assert!(parts.width() == attention_part_floats(heads, head_dim) && parts.is_contiguous(), "parts shape");
-    assert!(log_sum_exp.as_ref().is_none_or(|l| l.rows() == 1 && l.width() == heads), "log-sum-exp shape");
     let needed = merge_scratch(head_dim);
     assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
-    dispatch(isa, Merge { parts, head_dim, out, log_sum_exp, scratch });
+    dispatch(isa, Merge { parts, head_dim, out, scratch });
 }
 
-struct Merge<'a, 'o, 'l> {
+struct Merge<'a, 'o> {
     parts: &'a View<'a, f32>,
     head_dim: usize,
     out: &'a mut ViewMut<'o, f32>,
-    log_sum_exp: Option<&'a mut ViewMut<'l, f32>>,
     scratch: &'a mut [f32],
 }
 
-impl Kernel for Merge<'_, '_, '_> {
+impl Kernel for Merge<'_, '_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn run<S: Simd>(self, s: S) {
         let d = self.head_dim;
         let heads = self.out.width() / d;
         let (state, mut first) = (State::running(self.scratch.as_mut_ptr(), SPAN, d), 0);
@@ -102,10 +97,7 @@ impl Kernel for Merge<'_, '_, '_> {
                     state.merge(s, part.after(first), n);
                 }
                 for i in 0..n {
-                    let saved = state.after(i, d).write(s, d, self.out.row_ptr(0).add((first + i) * d));
-                    if let Some(log_sum_exp) = &mut self.log_sum_exp {
-                        log_sum_exp.row_mut(0)[first + i] = saved;
-                    }
+                    state.after(i, d).write(s, d, self.out.row_ptr(0).add((first + i) * d));
                 }
             }
             first += n;
@@ -120,13 +112,13 @@ mod tests {
     use super::*;
     use half::{bf16, f16};
 
-    /// One row at `position` with each tile's part by itself, `heads_at_once` key-value heads in a call, and tiles in the order of `tiles`.
+    /// One row with each tile's part by itself, `heads_at_once` key-value heads in a call, and tiles in the order of `tiles`.
     fn in_parts<E: Stored>(
         isa: Isa,
         input: &AttentionInput<E>,
         heads_at_once: usize,
         tiles: &[Range<usize>],
-    ) -> [Vec<f32>; 2] {
+    ) -> Vec<f32> {
         let (d, (kv_heads, group)) = (input.head_dim, input.heads());
         let (heads, count) = (kv_heads * group, tiles.iter().map(|t| t.end).max().expect("some tiles"));
         let floats = attention_part_floats(1, d);
@@ -135,64 +127,75 @@ mod tests {
         for tiles in tiles {
             for first in (0..kv_heads).step_by(heads_at_once) {
                 let n = heads_at_once.min(kv_heads - first);
-                let here = AttentionInput {
-                    q: input.q.columns(first * group * d, n * group * d),
-                    keys: input.keys.columns(first * d, n * d),
-                    values: input.values.columns(first * d, n * d),
-                    ..*input
-                };
                 let rows = &mut parts[tiles.start * heads * floats..];
                 let mut rows = ViewMut::new(rows, tiles.len(), heads * floats, heads * floats);
                 let mut rows = rows.columns(first * group * floats, n * group * floats);
-                attention_parts(isa, &here, tiles.clone(), &mut rows, &mut scratch);
+                attention_parts(isa, &some_heads(input, first, n), tiles.clone(), &mut rows, &mut scratch);
             }
         }
-        let (mut out, mut saved) = (vec![f32::NAN; heads * d], vec![f32::NAN; heads]);
+        let mut out = vec![f32::NAN; heads * d];
         let parts = View::new(&parts, count, heads * floats, heads * floats);
-        let mut rows = ViewMut::new(&mut out, 1, heads * d, heads * d);
-        let mut log_sum_exp = ViewMut::new(&mut saved, 1, heads, heads);
-        merge_attention_parts(isa, &parts, d, &mut rows, Some(&mut log_sum_exp), &mut vec![f32::NAN; merge_scratch(d)]);
-        [out, saved]
+        let mut row = ViewMut::new(&mut out, 1, heads * d, heads * d);
+        merge_attention_parts(isa, &parts, d, &mut row, &mut vec![f32::NAN; merge_scratch(d)]);
+        out
+    }
+
+    fn some_heads<'a, E>(input: &AttentionInput<'a, E>, first: usize, n: usize) -> AttentionInput<'a, E> {
+        let (d, group) = (input.head_dim, input.q.width() / input.keys.width());
+        AttentionInput {
+            q: input.q.columns(first * group * d, n * group * d),
+            keys: input.keys.columns(first * d, n * d),
+            values: input.values.columns(first * d, n * d),
+            ..*input
+        }
     }
 
     fn check<E: Stored>(narrow: fn(f32) -> E) {
         for isa in Isa::available() {
-            for (d, group, kv_heads, position) in
-                [(64, 1, 12, 255), (64, 3, 3, 250), (64, 1, 20, 130), (20, 2, 4, 64), (128, 4, 2, 199), (6, 1, 5, 63)]
-            {
-                let (t, heads) = (position + 1, kv_heads * group);
-                let kept = |seed| values(t * kv_heads * d, seed).into_iter().map(narrow).collect::<Vec<E>>();
-                let (q, k, v) = (values(heads * d, 1), kept(2), kept(3));
+            for (d, group, kv_heads, position, infinite) in [
+                (64, 1, 12, 255, None),
+                (64, 3, 3, 250, None),
+                (64, 1, 20, 130, None),
+                (20, 2, 4, 64, Some(64)),
+                (128, 4, 2, 199, None),
+                (6, 1, 5, 63, None),
+                (64, 1, 2, 128, Some(128)),
+            ] {
+                // Rows after the position are not numbers, and rows have a gap.
+                let (t, heads, stride) = (position + 70, kv_heads * group, kv_heads * d + 2);
+                let kept = |seed, infinite: Option<usize>| {
+                    let mut x = values(t * stride, seed);
+                    x[(position + 1) * stride..].fill(f32::NAN);
+                    if let Some(row) = infinite {
+                        x[row * stride..][..kv_heads * d].fill(f32::NEG_INFINITY);
+                    }
+                    x.into_iter().map(narrow).collect::<Vec<E>>()
+                };
+                let q: Vec<f32> = values(heads * d, 1).into_iter().map(|x| x.abs() + 0.1).collect();
+                let (k, v) = (kept(2, infinite), kept(3, None));
                 let input = AttentionInput {
                     q: View::new(&q, 1, heads * d, heads * d),
                     positions: &[position as u32],
-                    keys: View::new(&k, t, kv_heads * d, kv_heads * d),
-                    values: View::new(&v, t, kv_heads * d, kv_heads * d),
+                    keys: View::new(&k, t, stride, kv_heads * d),
+                    values: View::new(&v, t, stride, kv_heads * d),
                     head_dim: d,
                     scale: 0.3,
                 };
-                let (mut out, mut saved) = (vec![f32::NAN; heads * d], vec![f32::NAN; heads]);
+                let mut out = vec![f32::NAN; heads * d];
+                let mut scratch = vec![f32::NAN; attention_forward_scratch(1, group, d)];
                 for head in 0..kv_heads {
-                    let (mut rows, mut scratch) = (ViewMut::new(&mut out, 1, heads * d, heads * d), vec![0.0; 1 << 16]);
-                    let mut saved = ViewMut::new(&mut saved, 1, heads, heads);
-                    let here = AttentionInput {
-                        q: input.q.columns(head * group * d, group * d),
-                        keys: input.keys.columns(head * d, d),
-                        values: input.values.columns(head * d, d),
-                        ..input
-                    };
-                    let (mut rows, mut saved) =
-                        (rows.columns(head * group * d, group * d), saved.columns(head * group, group));
-                    attention_forward_heads(isa, &here, &mut rows, Some(&mut saved), &mut scratch);
+                    let mut row = ViewMut::new(&mut out, 1, heads * d, heads * d);
+                    let mut row = row.columns(head * group * d, group * d);
+                    attention_forward_heads(isa, &some_heads(&input, head, 1), &mut row, None, &mut scratch);
                 }
-                assert!(out.iter().chain(&saved).all(|x| x.is_finite()));
-                let (count, most) = (t.div_ceil(KEY_TILE), parts_heads(group, d));
+                assert!(out.iter().all(|x| x.is_finite()), "{isa:?}, {d} {group} {kv_heads}");
+                let (count, most) = ((position + 1).div_ceil(KEY_TILE), parts_heads(group, d));
                 let backwards: Vec<Range<usize>> = (0..count).rev().map(|tile| tile..tile + 1).collect();
-                for (heads_at_once, tiles) in [(most, vec![0..0, 0..count]), (1, backwards), (2, vec![0..1, 1..count])]
-                {
+                let halves = vec![0..count / 2, count / 2..count];
+                for (heads_at_once, tiles) in [(most, halves.clone()), (1, backwards), (2, halves)] {
                     let tiles: Vec<Range<usize>> = tiles.into_iter().filter(|t| !t.is_empty()).collect();
                     let got = in_parts(isa, &input, heads_at_once.min(kv_heads), &tiles);
-                    assert_eq!(got, [out.clone(), saved.clone()], "{isa:?}, {d} {group} {kv_heads}, {tiles:?}");
+                    assert_eq!(got, out, "{isa:?}, {d} {group} {kv_heads}, {tiles:?}");
                 }
             }
         }

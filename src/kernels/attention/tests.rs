@@ -120,7 +120,7 @@ fn a_row_has_the_same_bits_in_any_block() {
 
 fn same_bits_in_any_block<E: Stored>(narrow: fn(f32) -> E) {
     for isa in Isa::available() {
-        for (d, group) in [(64, 1), (64, 3), (128, 2), (20, 2), (13, 1), (34, 5)] {
+        for (d, group) in [(64, 1), (64, 3), (128, 2), (20, 2), (13, 1), (34, 5), (6, 2), (3, 1), (1, 1)] {
             let t = 150u32;
             let case = Case::new(d, group, t as usize);
             let all: Vec<u32> = (0..t).collect();

@@ -30,8 +30,8 @@ pub const fn padded(n: usize) -> usize {
     n.div_ceil(PAD) * PAD
 }
 
-/// C = A · B with strides in words (floats, or pairs of bf16): A's element (row, k) is at `a + row · a_row + k · a_k`, row k of B at `b + k · b_k`, row
-/// of C at `c + row · c_row`. Every element of C is one chain of fused multiply-adds over ascending k.
+/// C = A · B with strides in words (floats, or pairs of bf16): A's element (row, k) is at `a + row · a_row + k · a_k`, row k of B at
+/// `b + k · b_k`, row of C at `c + row · c_row`.
 #[derive(Clone, Copy)]
 pub struct Product {
     pub a: *const f32,
@@ -152,7 +152,8 @@ impl Product {
         }
     }
 
-    /// `rows` rows of C, at most [`BLOCK_ROWS`] or what [`block_rows`] says, `vectors` vectors wide, for k in `ks.0..ks.1`.
+    /// `rows` rows of C, at most [`BLOCK_ROWS`] or what [`block_rows`] says, `vectors` vectors wide, for k in `ks.0..ks.1`. Every element is one
+    /// chain of fused multiply-adds over ascending k.
     ///
     /// # Safety
     /// The elements of A, B and C so addressed are inside live allocations, C apart from A and B.

@@ -13,8 +13,8 @@
 //! multiplies. Transposition happens while packing.
 //!
 //! **Order of accumulation.** As in [`crate::kernels::linear`], every element of C is one chain over ascending `k` that starts
-//! from what [`Epilogue::start`](crate::kernels::linear::Epilogue::start) says. With [`Accumulate`] it starts from the value in C: when the reduction is cut into several calls (for bf16 at
-//! multiples of [`STEP`]), the result has the bits of one call over everything.
+//! from what [`Epilogue::start`](crate::kernels::linear::Epilogue::start) says. With [`Accumulate`] it starts from the value in C: when the
+//! reduction is cut into several calls (for bf16 at multiples of [`STEP`]), the result has the bits of one call over everything.
 
 mod accumulate;
 mod matrix;

@@ -1,13 +1,14 @@
 //! The kernel of attention: units of rows and heads, or of keys where there is a single row.
 
 use super::Heads;
-use super::shared_keys::{SharedKeys, part_floats, scratch_floats};
+use super::shared_keys::{SharedKeys, scratch_floats};
 use crate::kernels::attention::{
-    AttentionInput, attention_forward_heads, attention_forward_scratch, attention_parts, merge_attention_parts,
-    query_rows, unit_heads,
+    AttentionInput, attention_forward_heads, attention_forward_scratch, attention_part_floats, attention_parts,
+    merge_attention_parts, merge_scratch, query_rows, unit_heads,
 };
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::View;
+use crate::ops::tiling::part;
 use crate::ops::{Capacity, KeptRows, Kernel, Operands, Scratch, Segment};
 use std::ops::Range;
 
@@ -24,6 +25,9 @@ struct Unit {
     rows: Range<usize>,
     kv_heads: Range<usize>,
 }
+
+/// Most query heads that a tile of work merges the parts of: with few, what starts another worker takes longer.
+const MERGED_HEADS: usize = 16;
 
 /// What the tiles of a phase are.
 enum Work {
@@ -72,7 +76,8 @@ fn late_and_early(at: usize, blocks: usize) -> usize {
 
 impl Kernel for AttentionKernel {
     fn scratch(&self, capacity: &Capacity) -> Scratch {
-        let floats = attention_forward_scratch(self.block_rows(), self.heads.group(), self.heads.head_dim);
+        let floats = attention_forward_scratch(self.block_rows(), self.heads.group(), self.heads.head_dim)
+            .max(merge_scratch(self.heads.head_dim));
         let shared = if self.save { 0 } else { scratch_floats(&self.heads, capacity.context) };
         Scratch { shared: 4 * shared, per_worker: 4 * floats }
     }
@@ -81,11 +86,11 @@ impl Kernel for AttentionKernel {
         2
     }
 
-    /// The second phase merges the parts of shared keys.
+    /// The second phase merges the parts of shared keys, some heads in each tile.
     fn tiles(&self, o: &dyn Operands, phase: usize) -> usize {
         match (self.shared_keys(o), phase) {
             (Some(keys), 0) => keys.tiles(),
-            (Some(_), _) => 1,
+            (Some(_), _) => self.heads.heads.div_ceil(MERGED_HEADS),
             (None, 0) => {
                 let blocks: usize = o.rows().segments().iter().map(|s| s.count.div_ceil(self.block_rows())).sum();
                 blocks * (self.heads.kv_heads / self.unit_kv_heads(o))
@@ -100,7 +105,7 @@ impl Kernel for AttentionKernel {
 
     fn run_tiles(&self, o: &dyn Operands, phase: usize, tiles: Range<usize>) {
         let work = match self.shared_keys(o) {
-            Some(keys) if phase == 1 => return self.merge(o, &keys),
+            Some(keys) if phase == 1 => return tiles.for_each(|tile| self.merge(o, &keys, tile)),
             Some(keys) => Work::Keys(keys, tiles),
             None => Work::Blocks(tiles),
         };
@@ -147,7 +152,7 @@ impl AttentionKernel {
                 let segment = o.rows().segments()[0];
                 keys.for_each_call(tiles, |tiles, kv_heads| {
                     let unit = Unit { segment, rows: segment.start..segment.start + 1, kv_heads };
-                    let (heads, floats) = (unit.heads(group), part_floats(d));
+                    let (heads, floats) = (unit.heads(group), attention_part_floats(1, d));
                     let columns = heads.start * floats..heads.end * floats;
                     let mut parts = o.shared_block(0, self.heads.heads * floats, tiles.clone(), columns);
                     attention_parts(o.isa(), &input(&unit), tiles, &mut parts, scratch);
@@ -156,11 +161,13 @@ impl AttentionKernel {
         }
     }
 
-    fn merge(&self, o: &dyn Operands, keys: &SharedKeys) {
+    fn merge(&self, o: &dyn Operands, keys: &SharedKeys, tile: usize) {
         let Heads { heads, head_dim: d, .. } = self.heads;
-        let parts = o.shared_rows(0, keys.key_tiles(), heads * part_floats(d));
-        let mut out = o.fresh_output(0, 0..1, 0..heads * d);
-        merge_attention_parts(o.isa(), &parts, d, &mut out, None, o.scratch().row_mut(0));
+        let (mine, floats) = (part(tile, heads.div_ceil(MERGED_HEADS), heads), attention_part_floats(1, d));
+        let parts =
+            o.shared_rows(0, keys.key_tiles(), heads * floats).columns(mine.start * floats, mine.len() * floats);
+        let mut out = o.fresh_output(0, 0..1, mine.start * d..mine.end * d);
+        merge_attention_parts(o.isa(), &parts, d, &mut out, o.scratch().row_mut(0));
     }
 }
 

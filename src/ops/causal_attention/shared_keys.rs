@@ -10,16 +10,11 @@ use std::ops::Range;
 /// Fewest tiles of keys for each worker: with fewer a second phase costs more than it brings.
 const TILES_OF_A_WORKER: usize = 2;
 
-/// Floats that a tile of keys gives one query head.
-pub const fn part_floats(head_dim: usize) -> usize {
-    attention_part_floats(1, head_dim)
-}
-
 /// Floats of shared scratch: a part of each tile of the context for each query head, unless keys are never shared.
 pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
     let tiles = context.div_ceil(KEY_TILE);
     let shares = parts_heads(heads.group(), heads.head_dim) > 0 && tiles >= 2 * TILES_OF_A_WORKER;
-    if shares { tiles * heads.heads * part_floats(heads.head_dim) } else { 0 }
+    if shares { tiles * attention_part_floats(heads.heads, heads.head_dim) } else { 0 }
 }
 
 /// Tiles of keys that workers share. The last ones, one for each worker at most, are split by heads: cores do not read at the same speed, and so end
@@ -27,7 +22,7 @@ pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
 pub struct SharedKeys {
     key_tiles: usize,
     kv_heads: usize,
-    /// Ranges of heads that a call takes at most.
+    /// Ranges of heads, each for a call of its own, that a tile is cut into.
     groups: usize,
     shares: Shares,
 }
@@ -35,7 +30,8 @@ pub struct SharedKeys {
 impl SharedKeys {
     /// Of a call whose `rows` are a single one, far enough into its text to be worth it for so many workers.
     pub fn of(heads: &Heads, rows: &RowSet, workers: usize) -> Option<Self> {
-        let ([position], most) = (rows.positions(), parts_heads(heads.group(), heads.head_dim)) else { return None };
+        let [position] = rows.positions() else { return None };
+        let most = parts_heads(heads.group(), heads.head_dim);
         let key_tiles = (*position as usize + 1).div_ceil(KEY_TILE);
         if workers == 1 || most == 0 || key_tiles < workers * TILES_OF_A_WORKER {
             return None;
@@ -95,9 +91,15 @@ mod tests {
 
     #[test]
     fn each_head_of_each_tile_is_computed_once() {
-        for (heads, kv_heads, position, workers) in
-            [(12, 12, 1000, 2), (9, 3, 700, 2), (40, 40, 1023, 3), (20, 20, 511, 4), (3, 3, 256, 2), (6, 6, 64 * 9, 4)]
-        {
+        for (heads, kv_heads, position, workers) in [
+            (12, 12, 1000, 2),
+            (9, 3, 700, 2),
+            (40, 40, 1023, 3),
+            (20, 20, 511, 4),
+            (40, 10, 800, 2),
+            (6, 6, 64 * 9, 4),
+        ] {
+            let most = parts_heads(heads / kv_heads, 64);
             let heads = Heads { heads, kv_heads, head_dim: 64 };
             let mut rows = RowSet::with_capacity(1);
             rows.push(0, position, 1, 1024);
@@ -106,7 +108,7 @@ mod tests {
                 let mut seen = vec![0; keys.key_tiles() * kv_heads];
                 for first in (0..keys.tiles()).step_by(step) {
                     keys.for_each_call(first..keys.tiles().min(first + step), |tiles, heads| {
-                        assert!(!heads.is_empty() && heads.len() * (16 / parts_heads(1, 64)) <= 16);
+                        assert!(!heads.is_empty() && heads.len() <= most);
                         tiles.for_each(|tile| heads.clone().for_each(|head| seen[tile * kv_heads + head] += 1));
                     });
                 }
