@@ -1,8 +1,8 @@
 //! Attention of a block of query rows over the keys before each: what a call gets, and what it has to fit.
 
 use super::forward::{Forward, Output};
-use super::online_softmax::part_floats;
-use super::tile::{KEY_TILE, PAD, SPAN, padded};
+use super::online_softmax::{part_floats, running_floats};
+use super::tile::{KEY_TILE, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::{View, ViewMut};
@@ -10,7 +10,7 @@ use crate::kernels::view::{View, ViewMut};
 /// Floats of scratch that [`attention_forward`] needs for up to `rows` query rows of `group` heads.
 pub const fn attention_forward_scratch(rows: usize, group: usize, head_dim: usize) -> usize {
     let vectors = rows * group;
-    vectors * (head_dim + padded(head_dim) + PAD + 1)
+    vectors * (head_dim + running_floats(head_dim))
         + KEY_TILE * (head_dim + padded(head_dim))
         + SPAN * (KEY_TILE + part_floats(head_dim))
         + padded(head_dim)

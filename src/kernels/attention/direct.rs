@@ -68,7 +68,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     *at = row.wrapping_add(head * d);
                 }
                 let scores = state.scores.wrapping_add(head * vectors * KEY_TILE + part * lanes);
-                let state = State { scores, ..state.after(head * vectors, d) };
+                let state = State { scores, ..state.after(head * vectors) };
                 // SAFETY: each row holds d elements of each head; the scores have SPAN rows of KEY_TILE, which LANES and CHAINS divide.
                 unsafe {
                     if Self::pairs::<S>() {

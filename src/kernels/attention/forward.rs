@@ -5,9 +5,9 @@ use super::ahead::Ahead;
 use super::call::{AttentionInput, attention_forward_scratch};
 use super::chains::chained_rows;
 use super::load::{TileRows, copy_row, transpose_tile};
-use super::online_softmax::{Part, State, part_floats, scale_row};
+use super::online_softmax::{Part, Running, State, part_floats, running_floats, scale_row};
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
-use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, block_rows, padded};
+use super::tile::{BLOCK_ROWS, KEY_TILE, Product, SPAN, Start, block_rows, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
@@ -47,11 +47,12 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
             for (i, tile) in self.tiles.clone().enumerate() {
                 let next = TileRows::of(self.input, (tile + 1) * KEY_TILE, self.keys_needed);
                 if let Output::Parts(parts) = &mut self.output {
+                    debug_assert!(direct, "parts of a call that is not direct");
                     let part = Part { at: parts.row_ptr(i), ..state.part };
                     self.direct_tile(s, State { part, ..state }, &rows, &next);
                 } else if direct {
                     self.direct_tile(s, state, &rows, &next);
-                    state.merge(s, state.part, self.vectors() * self.kv_heads);
+                    state.running.merge(s, state.part, self.vectors() * self.kv_heads);
                 } else {
                     self.transposed_tile(s, state, &rows, &next);
                 }
@@ -103,11 +104,9 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             scores: take(SPAN * KEY_TILE),
             last: take(padded(d)),
             part: Part { at: take(SPAN * part_floats(d)), width: padded(d) },
-            o: take(n * padded(d)),
-            sums: take(n * PAD),
             q: take(n * d),
             q_row: if Self::pairs::<S>() { d.div_ceil(2) } else { d },
-            maxima: take(n),
+            running: Running::new(take(n * running_floats(d)), n, d),
         }
     }
 
@@ -132,7 +131,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     }
                 }
             }
-            state.clear(n, d);
+            state.running.clear(n);
         }
     }
 
@@ -157,7 +156,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let mut v = 0;
                 while v < vectors {
                     let n = SPAN.min(vectors - v);
-                    self.span(s, state.after(head * vectors, d), v..v + n, rows.first, &ahead);
+                    self.span(s, state.after(head * vectors), v..v + n, rows.first, &ahead);
                     v += n;
                 }
             }
@@ -202,7 +201,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             return;
         }
         let vectors = self.vectors();
-        let state = state.after(span.start, d);
+        let state = state.after(span.start);
         // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile.
         unsafe {
             ahead.fetch(s, span.start / SPAN, vectors.div_ceil(SPAN));
@@ -230,7 +229,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 next += if equal { rows } else { rows.min(BLOCK_ROWS) };
                 self.sum_values(s, state, sums.after(first), &limits[first..next]);
             }
-            state.merge(s, state.part, limits.len());
+            state.running.merge(s, state.part, limits.len());
         }
     }
 
@@ -276,7 +275,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let v = ((column / self.group) * rows + row) * self.group + column % self.group;
                 // SAFETY: the state holds vector v; the output row holds one head of d elements per column.
                 unsafe {
-                    let saved = state.after(v, d).write(s, d, out.row_ptr(row).add(column * d));
+                    let saved = state.running.after(v).write(s, d, out.row_ptr(row).add(column * d));
                     if let Some(log_sum_exp) = log_sum_exp {
                         log_sum_exp.row_mut(row)[column] = saved;
                     }

@@ -15,12 +15,7 @@ pub struct State {
     /// Scaled queries, in units of log 2: `q_row` words per vector.
     pub q: *mut f32,
     pub q_row: usize,
-    /// Running outputs: padded(D) per vector.
-    pub o: *mut f32,
-    /// Running sums of exponentials: PAD lanes per vector.
-    pub sums: *mut f32,
-    /// Running maxima of the scores in units of log 2: one per vector.
-    pub maxima: *mut f32,
+    pub running: Running,
     /// Transposed keys of the tile.
     pub keys: *mut f32,
     /// Values of the tile, where they are copied.
@@ -31,6 +26,24 @@ pub struct State {
     pub part: Part,
     /// A row of values on its own: padded(D).
     pub last: *mut f32,
+}
+
+/// What the tiles so far give some vectors.
+#[derive(Clone, Copy)]
+pub struct Running {
+    /// Outputs: `width` per vector.
+    o: *mut f32,
+    /// Sums of exponentials: PAD lanes per vector.
+    sums: *mut f32,
+    /// Maxima of the scores in units of log 2: one per vector.
+    maxima: *mut f32,
+    /// padded(D)
+    width: usize,
+}
+
+/// Floats of one vector of a [`Running`].
+pub const fn running_floats(head_dim: usize) -> usize {
+    padded(head_dim) + PAD + 1
 }
 
 /// What one tile gives some vectors, each in one row: results (padded(D)), the sum of its exponentials ([`PAD`] lanes), and the maximum of its
@@ -72,39 +85,10 @@ impl Part {
 }
 
 impl State {
-    /// The running state of `n` vectors at `at`, without queries and scores: padded(D) + [`PAD`] + 1 floats for each.
+    /// The state without its first `vectors` vectors.
     #[inline(always)]
-    pub fn running(at: *mut f32, n: usize, d: usize) -> Self {
-        let (sums, none) = (at.wrapping_add(n * padded(d)), std::ptr::null_mut());
-        let part = Part { at: none, width: padded(d) };
-        let maxima = sums.wrapping_add(n * PAD);
-        State { o: at, sums, maxima, q: none, q_row: 0, keys: none, values: none, scores: none, last: none, part }
-    }
-
-    /// The state without its first `vectors` vectors of `d` elements.
-    #[inline(always)]
-    pub fn after(self, vectors: usize, d: usize) -> Self {
-        State {
-            q: self.q.wrapping_add(vectors * self.q_row),
-            o: self.o.wrapping_add(vectors * padded(d)),
-            sums: self.sums.wrapping_add(vectors * PAD),
-            maxima: self.maxima.wrapping_add(vectors),
-            ..self
-        }
-    }
-
-    /// Clears the running state of `n` vectors of `d` elements.
-    ///
-    /// # Safety
-    /// The state holds as many.
-    #[inline(always)]
-    pub unsafe fn clear(self, n: usize, d: usize) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.o, n * padded(d)).fill(0.0);
-            std::slice::from_raw_parts_mut(self.sums, n * PAD).fill(0.0);
-            std::slice::from_raw_parts_mut(self.maxima, n).fill(f32::NEG_INFINITY);
-        }
+    pub fn after(self, vectors: usize) -> Self {
+        State { q: self.q.wrapping_add(vectors * self.q_row), running: self.running.after(vectors), ..self }
     }
 
     /// Turns the scores of some vectors into 2^(score − maximum of the tile), 0 from each limit to the end of its vector (with `PAIRS` as pairs
@@ -160,12 +144,46 @@ impl State {
             }
         }
     }
+}
 
-    /// Merges `part`, of the next tile, into the running state of the first `n` vectors, at most SPAN: with M the larger of the running maximum m and
+impl Running {
+    /// Of `n` vectors of `d` elements, at `at`: [`running_floats`] for each.
+    #[inline(always)]
+    pub fn new(at: *mut f32, n: usize, d: usize) -> Self {
+        let sums = at.wrapping_add(n * padded(d));
+        Running { o: at, sums, maxima: sums.wrapping_add(n * PAD), width: padded(d) }
+    }
+
+    /// Without its first `vectors` vectors.
+    #[inline(always)]
+    pub fn after(self, vectors: usize) -> Self {
+        Running {
+            o: self.o.wrapping_add(vectors * self.width),
+            sums: self.sums.wrapping_add(vectors * PAD),
+            maxima: self.maxima.wrapping_add(vectors),
+            ..self
+        }
+    }
+
+    /// Clears the first `n` vectors.
+    ///
+    /// # Safety
+    /// There are as many.
+    #[inline(always)]
+    pub unsafe fn clear(self, n: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.o, n * self.width).fill(0.0);
+            std::slice::from_raw_parts_mut(self.sums, n * PAD).fill(0.0);
+            std::slice::from_raw_parts_mut(self.maxima, n).fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// Merges `part`, of the next tile, into the first `n` vectors, at most SPAN: with M the larger of the running maximum m and
     /// the tile's t, results and sums become 2^(m − M) · theirs + 2^(t − M) · the tile's.
     ///
     /// # Safety
-    /// State and part hold `n` vectors.
+    /// Both hold `n` vectors.
     #[inline(always)]
     pub unsafe fn merge<S: Simd>(self, s: S, part: Part, n: usize) {
         let (mut old, mut new) = ([0.0; SPAN], [0.0; SPAN]);
@@ -190,7 +208,7 @@ impl State {
                 }
                 let (old, new, part) = (s.splat(old[i]), s.splat(new[i]), part.after(i));
                 let sums = (self.sums.add(i * PAD), part.sums(), S::LANES);
-                for (to, from, floats) in [sums, (self.o.add(i * part.width), part.at, part.width)] {
+                for (to, from, floats) in [sums, (self.o.add(i * self.width), part.at, self.width)] {
                     for at in (0..floats).step_by(S::LANES) {
                         let scaled = s.mul(s.load(from.add(at)), new);
                         s.store(to.add(at), s.fma(s.load(to.add(at)), old, scaled));
@@ -203,7 +221,7 @@ impl State {
     /// Writes the first vector's result, divided by its sum; returns log Σ e^score.
     ///
     /// # Safety
-    /// The state holds a vector of `d` elements, and `dst` has room for them.
+    /// There is a vector, of `d` elements, and `dst` has room for them.
     #[inline(always)]
     pub unsafe fn write<S: Simd>(self, s: S, d: usize, dst: *mut f32) -> f32 {
         // SAFETY: the caller's contract; outputs are padded to whole vectors.

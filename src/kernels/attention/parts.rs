@@ -8,8 +8,8 @@
 
 use super::call::AttentionInput;
 use super::forward::{Forward, Output};
-use super::online_softmax::{Part, State, part_floats};
-use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, SPAN, padded};
+use super::online_softmax::{Part, Running, part_floats, running_floats};
+use super::tile::{BLOCK_ROWS, KEY_TILE, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd, dispatch};
@@ -48,13 +48,16 @@ pub fn attention_parts<E: Stored>(
     Forward { input, scratch, kv_heads, group, keys_needed, tiles, output: Output::Parts(parts) }.dispatch(isa);
 }
 
+/// Most query heads of a call of [`merge_attention_parts`].
+pub const MERGED_HEADS: usize = SPAN;
+
 /// Floats of scratch of [`merge_attention_parts`].
 pub const fn merge_scratch(head_dim: usize) -> usize {
-    SPAN * (padded(head_dim) + PAD + 1)
+    MERGED_HEADS * running_floats(head_dim)
 }
 
-/// Merges the `parts` of all tiles, a row for each from the first on, and writes the query row's result, `head_dim` elements for each head. `scratch`
-/// has [`merge_scratch`] floats.
+/// Merges the `parts` of all tiles, a row for each from the first on, and writes the query row's result, `head_dim` elements for each of at most
+/// [`MERGED_HEADS`] heads. `scratch` has [`merge_scratch`] floats.
 ///
 /// # Panics
 /// When a shape does not fit, or there are no parts.
@@ -67,14 +70,16 @@ pub fn merge_attention_parts(
 ) {
     let heads = out.width() / head_dim;
     assert!(out.rows() == 1 && out.width().is_multiple_of(head_dim) && parts.rows() > 0, "parts have one row");
+    assert!(heads <= MERGED_HEADS, "parts of {heads} heads at once");
     assert!(parts.width() == attention_part_floats(heads, head_dim) && parts.is_contiguous(), "parts shape");
     let needed = merge_scratch(head_dim);
     assert!(scratch.len() >= needed, "attention scratch of {} floats, {needed} needed", scratch.len());
-    dispatch(isa, Merge { parts, head_dim, out, scratch });
+    dispatch(isa, Merge { parts, heads, head_dim, out, scratch });
 }
 
 struct Merge<'a, 'o> {
     parts: &'a View<'a, f32>,
+    heads: usize,
     head_dim: usize,
     out: &'a mut ViewMut<'o, f32>,
     scratch: &'a mut [f32],
@@ -84,23 +89,17 @@ impl Kernel for Merge<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let d = self.head_dim;
-        let heads = self.out.width() / d;
-        let (state, mut first) = (State::running(self.scratch.as_mut_ptr(), SPAN, d), 0);
-        while first < heads {
-            let n = SPAN.min(heads - first);
-            // SAFETY: `merge_attention_parts` checked the shapes; the scratch holds the state of SPAN vectors.
-            unsafe {
-                state.clear(n, d);
-                for tile in 0..self.parts.rows() {
-                    let part = Part { at: self.parts.row_ptr(tile).cast_mut(), width: padded(d) };
-                    state.merge(s, part.after(first), n);
-                }
-                for i in 0..n {
-                    state.after(i, d).write(s, d, self.out.row_ptr(0).add((first + i) * d));
-                }
+        let (d, n) = (self.head_dim, self.heads);
+        let running = Running::new(self.scratch.as_mut_ptr(), n, d);
+        // SAFETY: `merge_attention_parts` checked the shapes, and that the scratch holds so many vectors.
+        unsafe {
+            running.clear(n);
+            for tile in 0..self.parts.rows() {
+                running.merge(s, Part { at: self.parts.row_ptr(tile).cast_mut(), width: padded(d) }, n);
             }
-            first += n;
+            for i in 0..n {
+                running.after(i).write(s, d, self.out.row_ptr(0).add(i * d));
+            }
         }
     }
 }
@@ -135,8 +134,13 @@ mod tests {
         }
         let mut out = vec![f32::NAN; heads * d];
         let parts = View::new(&parts, count, heads * floats, heads * floats);
-        let mut row = ViewMut::new(&mut out, 1, heads * d, heads * d);
-        merge_attention_parts(isa, &parts, d, &mut row, &mut vec![f32::NAN; merge_scratch(d)]);
+        let mut scratch = vec![f32::NAN; merge_scratch(d)];
+        for first in (0..heads).step_by(MERGED_HEADS) {
+            let n = MERGED_HEADS.min(heads - first);
+            let mut row = ViewMut::new(&mut out, 1, heads * d, heads * d);
+            let (parts, mut row) = (parts.columns(first * floats, n * floats), row.columns(first * d, n * d));
+            merge_attention_parts(isa, &parts, d, &mut row, &mut scratch);
+        }
         out
     }
 

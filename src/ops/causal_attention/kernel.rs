@@ -3,8 +3,8 @@
 use super::Heads;
 use super::shared_keys::{SharedKeys, scratch_floats};
 use crate::kernels::attention::{
-    AttentionInput, attention_forward_heads, attention_forward_scratch, attention_part_floats, attention_parts,
-    merge_attention_parts, merge_scratch, query_rows, unit_heads,
+    AttentionInput, MERGED_HEADS, attention_forward_heads, attention_forward_scratch, attention_part_floats,
+    attention_parts, merge_attention_parts, merge_scratch, query_rows, unit_heads,
 };
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::View;
@@ -25,9 +25,6 @@ struct Unit {
     rows: Range<usize>,
     kv_heads: Range<usize>,
 }
-
-/// Most query heads that a tile of work merges the parts of: with few, what starts another worker takes longer.
-const MERGED_HEADS: usize = 16;
 
 /// What the tiles of a phase are.
 enum Work {

@@ -22,8 +22,8 @@ pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
 pub struct SharedKeys {
     key_tiles: usize,
     kv_heads: usize,
-    /// Ranges of heads, each for a call of its own, that a tile is cut into.
-    groups: usize,
+    /// Most key-value heads of a call.
+    most_heads: usize,
     shares: Shares,
 }
 
@@ -31,14 +31,14 @@ impl SharedKeys {
     /// Of a call whose `rows` are a single one, far enough into its text to be worth it for so many workers.
     pub fn of(heads: &Heads, rows: &RowSet, workers: usize) -> Option<Self> {
         let [position] = rows.positions() else { return None };
-        let most = parts_heads(heads.group(), heads.head_dim);
+        let most_heads = parts_heads(heads.group(), heads.head_dim);
         let key_tiles = (*position as usize + 1).div_ceil(KEY_TILE);
-        if workers == 1 || most == 0 || key_tiles < workers * TILES_OF_A_WORKER {
+        if workers == 1 || most_heads == 0 || key_tiles < workers * TILES_OF_A_WORKER {
             return None;
         }
         let kv_heads = heads.kv_heads;
         let shares = Shares::split(key_tiles, (key_tiles - 1) / workers, kv_heads, workers);
-        Some(SharedKeys { key_tiles, kv_heads, groups: kv_heads.div_ceil(most), shares })
+        Some(SharedKeys { key_tiles, kv_heads, most_heads, shares })
     }
 
     /// Tiles of keys.
@@ -62,24 +62,17 @@ impl SharedKeys {
                 _ => false,
             };
             next = (first + 1..work.end).find(|&tile| !follows(tile)).unwrap_or(work.end);
-            let groups = |heads: Range<usize>| {
-                let count = heads.len().div_ceil(self.kv_heads.div_ceil(self.groups));
-                (0..count).map(move |i| {
-                    let within = part(i, count, heads.len());
-                    heads.start + within.start..heads.start + within.end
-                })
-            };
-            match self.shares.piece(first) {
-                Piece::Unit(tile) if self.groups == 1 => call(tile..tile + next - first, 0..self.kv_heads),
-                Piece::Unit(tile) => {
-                    for tile in tile..tile + next - first {
-                        groups(0..self.kv_heads).for_each(|heads| call(tile..tile + 1, heads));
-                    }
-                }
+            let (tiles, heads) = match self.shares.piece(first) {
+                Piece::Unit(tile) => (tile..tile + next - first, 0..self.kv_heads),
                 Piece::Part(number) => {
                     let (tile, head) = (self.shares.unsplit() + number / self.kv_heads, number % self.kv_heads);
-                    groups(head..head + next - first).for_each(|heads| call(tile..tile + 1, heads));
+                    (tile..tile + 1, head..head + next - first)
                 }
+            };
+            let count = heads.len().div_ceil(self.most_heads);
+            for i in 0..count {
+                let within = part(i, count, heads.len());
+                call(tiles.clone(), heads.start + within.start..heads.start + within.end);
             }
         }
     }
