@@ -19,12 +19,12 @@ impl Together {
     }
 }
 
-/// Phases after a phase among which the next weights are looked for: between two products lie attention, of two phases, and the
-/// preparation of rows.
+/// Phases after a phase among which what is read next is looked for: between two products lie attention, of two phases, and the preparation of
+/// rows.
 const PHASES_AHEAD: usize = 5;
 /// Rows of a step up to which reading weights takes longer than the arithmetic.
 const MOST_ROWS_OF_SHORT_PHASES: usize = 4;
-/// Most bytes of weights that a waiting worker fetches: what its second-level cache holds beside the rest.
+/// Most bytes that a waiting worker fetches: what its second-level cache holds beside the rest.
 const SOON_BYTES: usize = 256 << 10;
 
 /// Some of an executor's phases, as the workers see them.
@@ -87,16 +87,16 @@ impl Job for Run<'_, '_> {
         if self.exec.rows.new.len() <= MOST_ROWS_OF_SHORT_PHASES { 2 } else { workers::CLAIMS }
     }
 
-    /// The weights of the next phase that has some; after the last, those of the first, as the next call is probably alike.
+    /// What the next phase reads that knows it; after the last comes the first, as the next call is probably alike.
     fn soon(&self, phase: usize, worker: usize) -> Range<*const u8> {
-        let weights = |ahead| {
+        let memory = |ahead| {
             let (node, phase) = self.exec.phases[self.first + (phase + ahead) % self.count];
             let (kernel, o) = (&self.exec.kernels[node as usize], self.exec.operands(node as usize, worker));
             let first = workers::run_start(kernel.tiles(&o, phase as usize), worker, self.exec.threads());
-            let weights = kernel.weights_from(&o, phase as usize, first);
-            weights[..weights.len().min(SOON_BYTES)].as_ptr_range()
+            let memory = kernel.memory_from(&o, phase as usize, first);
+            memory.start..memory.end.min(memory.start.wrapping_add(SOON_BYTES))
         };
-        (1..=PHASES_AHEAD).map(weights).find(|w| w.start < w.end).unwrap_or(workers::NOTHING)
+        (1..=PHASES_AHEAD).map(memory).find(|m| m.start < m.end).unwrap_or(workers::NOTHING)
     }
 
     fn phase_done(&self, phase: usize) {

@@ -39,7 +39,7 @@ use crate::tensor::{Shape, TensorType};
 pub use build::{Call, GradBuilder};
 pub use cross_entropy_head::head_chunk_rows;
 use norm::NormKind;
-pub use run::{Capacity, HalfRows, KeptRows, Kernel, Operands, RowSet, Scratch, Segment, Weight};
+pub use run::{Capacity, HalfRows, KeptRows, Kernel, NO_MEMORY, Operands, RowSet, Scratch, Segment, Weight};
 pub use tiling::run_start;
 
 /// Rows of the fixed tiles in which reductions over rows run; chunks and micro-batches are multiples of it.

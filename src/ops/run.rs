@@ -216,6 +216,9 @@ pub trait Operands: Sync {
     fn scratch(&self) -> ViewMut<'_, f32>;
 }
 
+/// An empty answer of [`Kernel::memory_from`].
+pub const NO_MEMORY: Range<*const u8> = std::ptr::null()..std::ptr::null();
+
 /// The executable form of a node.
 pub trait Kernel: Send + Sync {
     /// Bytes of scratch for the largest live sizes.
@@ -243,8 +246,8 @@ pub trait Kernel: Send + Sync {
         tiles.for_each(|tile| self.run(operands, phase, tile));
     }
 
-    /// Weights that the phase reads from tile `tile` on, so that they can be fetched before the phase begins. Empty where they are unknown.
-    fn weights_from<'a>(&self, _operands: &'a dyn Operands, _phase: usize, _tile: usize) -> &'a [u8] {
-        &[]
+    /// Memory that the phase reads from tile `tile` on, so that it can be fetched before the phase begins. Empty where it is unknown. Only a hint.
+    fn memory_from(&self, _operands: &dyn Operands, _phase: usize, _tile: usize) -> Range<*const u8> {
+        NO_MEMORY
     }
 }

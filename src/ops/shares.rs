@@ -45,6 +45,12 @@ impl Shares {
         self.workers * self.whole
     }
 
+    /// End of the run that has tile `tile`.
+    pub fn run_end(&self, tile: usize) -> usize {
+        let mut ends = (1..=self.workers).map(|run| run_start(self.tiles, run, self.workers));
+        ends.find(|&end| tile < end).expect("a tile that there is")
+    }
+
     /// What tile `tile` computes.
     pub fn piece(&self, tile: usize) -> Piece {
         let start = |run: usize| run_start(self.tiles, run, self.workers);

@@ -26,31 +26,55 @@ impl<E> Ahead<'_, E> {
     }
 }
 
+/// Rows of memory that are read one after the other.
+pub struct Rows<'a, E> {
+    pub rows: &'a [*const E],
+    /// Elements of a row.
+    pub width: usize,
+}
+
+impl<E> Rows<'_, E> {
+    /// Asks for all of them at once.
+    #[inline(always)]
+    pub fn fetch<S: Simd>(&self, s: S) {
+        let rows = [self.rows, &[]];
+        Ahead { rows, column: 0, width: self.width }.fetch(s, 0, 1);
+    }
+}
+
 /// Rows in the order in which they are read, asked for a few cache lines at a time: a core has about a dozen requests under way, and more at
 /// once would hold up what it reads itself.
 pub struct Stream<'a, E> {
-    rows: [Iter<'a, *const E>; 3],
-    /// Elements of a row.
-    width: usize,
+    lists: [Iter<'a, *const E>; 3],
+    /// Elements of a row of each list.
+    widths: [usize; 3],
     /// What is left of the row that was begun.
     at: *const E,
     left: usize,
 }
 
 impl<'a, E> Stream<'a, E> {
-    /// `width` elements of each row of the three lists.
+    /// The three lists, one after the other.
     #[inline(always)]
-    pub fn new(rows: [&'a [*const E]; 3], width: usize) -> Self {
-        Stream { rows: rows.map(<[_]>::iter), width, at: std::ptr::null(), left: 0 }
+    pub fn new(lists: [Rows<'a, E>; 3]) -> Self {
+        let widths = [lists[0].width, lists[1].width, lists[2].width];
+        Stream { lists: lists.map(|list| list.rows.iter()), widths, at: std::ptr::null(), left: 0 }
     }
 
     /// Asks for the next `bytes` bytes, or for the rest of a row.
     #[inline(always)]
     pub fn fetch<S: Simd>(&mut self, s: S, bytes: usize) {
         if self.left == 0 {
-            let [first, second, third] = &mut self.rows;
-            let Some(&row) = first.next().or_else(|| second.next()).or_else(|| third.next()) else { return };
-            (self.at, self.left) = (row, self.width);
+            let [first, second, third] = &mut self.lists;
+            (self.at, self.left) = if let Some(&row) = first.next() {
+                (row, self.widths[0])
+            } else if let Some(&row) = second.next() {
+                (row, self.widths[1])
+            } else if let Some(&row) = third.next() {
+                (row, self.widths[2])
+            } else {
+                return;
+            };
         }
         let count = self.left.min(bytes / size_of::<E>());
         for at in (0..count).step_by(64 / size_of::<E>()) {

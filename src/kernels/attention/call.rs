@@ -60,7 +60,7 @@ pub fn attention_forward_heads<E: Stored>(
     );
     let keys_needed = input.keys_needed();
     let (tiles, output) = (0..keys_needed.div_ceil(KEY_TILE), Output::Rows(out, log_sum_exp));
-    Forward { input, scratch, kv_heads, group, keys_needed, tiles, output }.dispatch(isa);
+    Forward { input, scratch, kv_heads, group, keys_needed, tiles, then: None, output }.dispatch(isa);
 }
 
 impl<E: Stored> AttentionInput<'_, E> {

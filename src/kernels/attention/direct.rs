@@ -2,21 +2,25 @@
 //! that memory is read in order and what follows is in a cache when its turn comes.
 #![allow(unsafe_code)]
 
-use super::ahead::Stream;
+use super::ahead::{Rows, Stream};
 use super::chains::{CHAINS, direct_chains};
 use super::direct_pairs::direct_pairs;
-use super::forward::{Forward, least, most};
-use super::load::TileRows;
+use super::forward::Forward;
+use super::load::{TileRows, row_pointers};
 use super::online_softmax::State;
 use super::pairs::{ZIPPED_VECTORS, sum_zipped};
-use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, padded};
+use super::tile::{BLOCK_ROWS, KEY_TILE, PAD, Product, SPAN, Start, least, most, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::stored::Stored;
+use crate::kernels::view::View;
 
-/// Rows of values that are read of one head before those of the next.
-const STEP: usize = 16;
+/// Rows of values that are read of one head before those of the next: few, as what comes is asked for row by row and the CPU follows the rows on
+/// its own.
+const STEP: usize = 4;
+/// The same of values in bf16 pairs, whose sums cost more to take up again.
+const PAIR_STEP: usize = 16;
 /// Rows between what is read and what is asked for.
-const ROWS_AHEAD: usize = 32;
+const ROWS_AHEAD: usize = 16;
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Whether keys and values are read where they are.
@@ -32,7 +36,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     /// # Safety
     /// The call is direct; the rows are the call's, and the state is of its vectors.
     #[inline(always)]
-    pub(super) unsafe fn direct_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>, next: &TileRows<E>) {
+    pub(super) unsafe fn direct_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>) {
         let vectors = self.vectors();
         let mut limits = [0; SPAN];
         for head in 0..self.kv_heads {
@@ -41,17 +45,36 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let limits = &limits[..self.kv_heads * vectors];
         let count = most(limits).min(rows.count);
         debug_assert!(count > 0, "a tile that no vector sees");
-        let follows = [
-            &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count],
-            &rows.values[..rows.count],
-            &next.keys[..ROWS_AHEAD.min(next.count)],
-        ];
-        let mut stream = Stream::new(follows, self.input.keys.width());
+        let (then, width) = (self.keys_after(rows), self.input.keys.width());
+        // As many bytes as within a call.
+        let ahead = (ROWS_AHEAD * width / then.width()).min(then.rows()).min(KEY_TILE);
+        let next = row_pointers(&then, 0, ahead);
+        let mut stream = Stream::new([
+            Rows { rows: &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count], width },
+            Rows { rows: &rows.values[..rows.count], width },
+            Rows { rows: &next[..ahead], width: then.width() },
+        ]);
         // SAFETY: the caller's; keys and values end at the limits, which are within the tile.
         unsafe {
             self.direct_keys(s, state, &rows.keys[..count], &mut stream);
             self.softmax(s, state, limits);
             self.direct_values(s, state, rows, &limits[..vectors], &mut stream);
+        }
+    }
+
+    /// Asks for the rows with which the call begins, that no call before it has asked for.
+    #[inline(always)]
+    pub(super) fn fetch_first<S: Simd>(&self, s: S, rows: &TileRows<E>) {
+        Rows { rows: &rows.keys[..ROWS_AHEAD.min(rows.count)], width: self.input.keys.width() }.fetch(s);
+    }
+
+    /// The keys that are read after those of a tile: of the next tile or of the next call.
+    #[inline(always)]
+    fn keys_after(&self, rows: &TileRows<E>) -> View<'_, E> {
+        let next = rows.first + KEY_TILE;
+        match self.then {
+            Some(keys) if next == self.tiles.end * KEY_TILE => keys,
+            _ => self.input.keys.slice_rows(next.min(self.keys_needed)..(next + ROWS_AHEAD).min(self.keys_needed)),
         }
     }
 
@@ -149,14 +172,14 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let pair_bytes = 2 * ZIPPED_VECTORS * S::LANES * size_of::<E>();
         let mut first = 0;
         while first == 0 || first < limit {
-            let end = limit.min(first + STEP);
+            let end = limit.min(first + PAIR_STEP);
             for head in 0..self.kv_heads {
                 let values = rows.values.map(|row| row.wrapping_add(head * d).cast::<u16>());
                 let sums = sums.after(head * vectors);
                 let start = if first == 0 { Start::Zero } else { Start::Keep };
                 let pairs = (first / 2, end.div_ceil(2));
                 for column in (0..d).step_by(ZIPPED_VECTORS * S::LANES) {
-                    // SAFETY: the caller's; `STEP` is even, and rows end at the limit.
+                    // SAFETY: the caller's; `PAIR_STEP` is even, and rows end at the limit.
                     unsafe {
                         let (values, each) = (&values[..end], &mut || stream.fetch(s, pair_bytes));
                         match vectors {
@@ -168,7 +191,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     }
                 }
             }
-            first += STEP;
+            first += PAIR_STEP;
         }
     }
 }

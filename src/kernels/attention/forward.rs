@@ -7,11 +7,11 @@ use super::chains::chained_rows;
 use super::load::{TileRows, copy_row, transpose_tile};
 use super::online_softmax::{Part, Running, State, part_floats, running_floats, scale_row};
 use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
-use super::tile::{BLOCK_ROWS, KEY_TILE, Product, SPAN, Start, block_rows, padded};
+use super::tile::{BLOCK_ROWS, KEY_TILE, Product, SPAN, Start, block_rows, least, most, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
-use crate::kernels::view::ViewMut;
+use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
 
 /// A call of [`attention_forward_heads`](super::attention_forward_heads) or [`attention_parts`](super::attention_parts), whose shapes fit and whose
@@ -24,6 +24,8 @@ pub struct Forward<'a, 'o, 'l, E> {
     pub keys_needed: usize,
     /// Tiles of keys.
     pub tiles: Range<usize>,
+    /// Keys that the next call probably reads first.
+    pub then: Option<View<'a, E>>,
     pub output: Output<'a, 'o, 'l>,
 }
 
@@ -42,16 +44,19 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
         let (state, direct) = (self.cut::<S>(), self.is_direct());
         // SAFETY: who made the call checked every shape; `cut` keeps its pieces inside the scratch.
         unsafe {
-            self.load_queries(s, state);
             let mut rows = TileRows::of(self.input, self.tiles.start * KEY_TILE, self.keys_needed);
+            if direct {
+                self.fetch_first(s, &rows);
+            }
+            self.load_queries(s, state);
             for (i, tile) in self.tiles.clone().enumerate() {
                 let next = TileRows::of(self.input, (tile + 1) * KEY_TILE, self.keys_needed);
                 if let Output::Parts(parts) = &mut self.output {
                     debug_assert!(direct, "parts of a call that is not direct");
                     let part = Part { at: parts.row_ptr(i), ..state.part };
-                    self.direct_tile(s, State { part, ..state }, &rows, &next);
+                    self.direct_tile(s, State { part, ..state }, &rows);
                 } else if direct {
-                    self.direct_tile(s, state, &rows, &next);
+                    self.direct_tile(s, state, &rows);
                     state.running.merge(s, state.part, self.vectors() * self.kv_heads);
                 } else {
                     self.transposed_tile(s, state, &rows, &next);
@@ -283,16 +288,4 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             }
         }
     }
-}
-
-/// The smallest limit.
-#[inline(always)]
-pub fn least(limits: &[usize]) -> usize {
-    limits.iter().copied().fold(KEY_TILE, usize::min)
-}
-
-/// The largest limit.
-#[inline(always)]
-pub fn most(limits: &[usize]) -> usize {
-    limits.iter().copied().fold(0, usize::max)
 }

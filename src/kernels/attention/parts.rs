@@ -28,7 +28,7 @@ pub const fn parts_heads(group: usize, head_dim: usize) -> usize {
 
 /// What tiles `tiles` of [`KEY_TILE`] keys give the only query row of `input`, of at most [`parts_heads`] key-value heads. `parts` has a row of
 /// [`attention_part_floats`] for each tile; the result is for [`merge_attention_parts`]. `scratch` is as for
-/// [`attention_forward_heads`](super::attention_forward_heads).
+/// [`attention_forward_heads`](super::attention_forward_heads). On the way it asks for keys `then`, which the next call reads first.
 ///
 /// # Panics
 /// When a shape does not fit, or a tile has no keys up to the row's position.
@@ -36,6 +36,7 @@ pub fn attention_parts<E: Stored>(
     isa: Isa,
     input: &AttentionInput<E>,
     tiles: Range<usize>,
+    then: Option<View<E>>,
     parts: &mut ViewMut<f32>,
     scratch: &mut [f32],
 ) {
@@ -45,7 +46,7 @@ pub fn attention_parts<E: Stored>(
     assert!(parts.rows() == tiles.len() && parts.width() == attention_part_floats(kv_heads * group, d), "parts shape");
     let keys_needed = input.keys_needed();
     assert!(tiles.end <= keys_needed.div_ceil(KEY_TILE), "tiles {tiles:?} of {keys_needed} keys");
-    Forward { input, scratch, kv_heads, group, keys_needed, tiles, output: Output::Parts(parts) }.dispatch(isa);
+    Forward { input, scratch, kv_heads, group, keys_needed, tiles, then, output: Output::Parts(parts) }.dispatch(isa);
 }
 
 /// Most query heads of a call of [`merge_attention_parts`].
@@ -129,7 +130,7 @@ mod tests {
                 let rows = &mut parts[tiles.start * heads * floats..];
                 let mut rows = ViewMut::new(rows, tiles.len(), heads * floats, heads * floats);
                 let mut rows = rows.columns(first * group * floats, n * group * floats);
-                attention_parts(isa, &some_heads(input, first, n), tiles.clone(), &mut rows, &mut scratch);
+                attention_parts(isa, &some_heads(input, first, n), tiles.clone(), None, &mut rows, &mut scratch);
             }
         }
         let mut out = vec![f32::NAN; heads * d];

@@ -249,3 +249,15 @@ impl<const PAIRS: bool, F: FnMut()> Kernel for Rows<PAIRS, F> {
         }
     }
 }
+
+/// The smallest limit.
+#[inline(always)]
+pub fn least(limits: &[usize]) -> usize {
+    limits.iter().copied().fold(KEY_TILE, usize::min)
+}
+
+/// The largest limit.
+#[inline(always)]
+pub fn most(limits: &[usize]) -> usize {
+    limits.iter().copied().fold(0, usize::max)
+}

@@ -17,6 +17,13 @@ pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
     if shares { tiles * attention_part_floats(heads.heads, heads.head_dim) } else { 0 }
 }
 
+/// Key-value heads of adjacent tiles of keys.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub tiles: Range<usize>,
+    pub heads: Range<usize>,
+}
+
 /// Tiles of keys that workers share. The last ones, one for each worker at most, are split by heads: cores do not read at the same speed, and so end
 /// together.
 pub struct SharedKeys {
@@ -51,30 +58,55 @@ impl SharedKeys {
         self.shares.tiles()
     }
 
-    /// Calls that compute tiles of work `work`: tiles of keys and heads of each.
-    pub fn for_each_call(&self, work: Range<usize>, mut call: impl FnMut(Range<usize>, Range<usize>)) {
-        let mut next = work.start;
-        while next < work.end {
-            let first = next;
-            let follows = |tile: usize| match (self.shares.piece(first), self.shares.piece(tile)) {
-                (Piece::Unit(a), Piece::Unit(b)) => b - a == tile - first,
-                (Piece::Part(a), Piece::Part(b)) => a / self.kv_heads == b / self.kv_heads,
-                _ => false,
-            };
-            next = (first + 1..work.end).find(|&tile| !follows(tile)).unwrap_or(work.end);
-            let (tiles, heads) = match self.shares.piece(first) {
-                Piece::Unit(tile) => (tile..tile + next - first, 0..self.kv_heads),
-                Piece::Part(number) => {
-                    let (tile, head) = (self.shares.unsplit() + number / self.kv_heads, number % self.kv_heads);
-                    (tile..tile + 1, head..head + next - first)
-                }
-            };
-            let count = heads.len().div_ceil(self.most_heads);
+    /// Calls that compute tiles of work `work`, one after the other; with each the one that the same worker probably makes next.
+    pub fn for_each_call(&self, work: Range<usize>, mut call: impl FnMut(Call, Option<Call>)) {
+        let mut first = work.start;
+        while first < work.end {
+            let (here, end) = self.adjacent(first, work.end);
+            let count = self.calls(&here);
             for i in 0..count {
-                let within = part(i, count, heads.len());
-                call(tiles.clone(), heads.start + within.start..heads.start + within.end);
+                let then = match i + 1 < count {
+                    true => Some(self.call(&here, i + 1)),
+                    false => (end < self.shares.run_end(first)).then(|| self.first_call(end)),
+                };
+                call(self.call(&here, i), then);
             }
+            first = end;
         }
+    }
+
+    /// What a worker calls first that begins with tile `tile` of work.
+    pub fn first_call(&self, tile: usize) -> Call {
+        self.call(&self.adjacent(tile, self.shares.run_end(tile)).0, 0)
+    }
+
+    /// What tiles of work from `first` on, at most to `end`, compute together, and where those that they do it with end.
+    fn adjacent(&self, first: usize, end: usize) -> (Call, usize) {
+        let follows = |tile: usize| match (self.shares.piece(first), self.shares.piece(tile)) {
+            (Piece::Unit(a), Piece::Unit(b)) => b - a == tile - first,
+            (Piece::Part(a), Piece::Part(b)) => a / self.kv_heads == b / self.kv_heads,
+            _ => false,
+        };
+        let end = (first + 1..end).find(|&tile| !follows(tile)).unwrap_or(end);
+        let call = match self.shares.piece(first) {
+            Piece::Unit(tile) => Call { tiles: tile..tile + end - first, heads: 0..self.kv_heads },
+            Piece::Part(number) => {
+                let (tile, head) = (self.shares.unsplit() + number / self.kv_heads, number % self.kv_heads);
+                Call { tiles: tile..tile + 1, heads: head..head + end - first }
+            }
+        };
+        (call, end)
+    }
+
+    /// Calls of no more heads than a call may have.
+    fn calls(&self, all: &Call) -> usize {
+        all.heads.len().div_ceil(self.most_heads)
+    }
+
+    /// The `i`th of them.
+    fn call(&self, all: &Call, i: usize) -> Call {
+        let within = part(i, self.calls(all), all.heads.len());
+        Call { heads: all.heads.start + within.start..all.heads.start + within.end, ..all.clone() }
     }
 }
 
@@ -100,13 +132,34 @@ mod tests {
             for step in [1, 3, keys.tiles()] {
                 let mut seen = vec![0; keys.key_tiles() * kv_heads];
                 for first in (0..keys.tiles()).step_by(step) {
-                    keys.for_each_call(first..keys.tiles().min(first + step), |tiles, heads| {
-                        assert!(!heads.is_empty() && heads.len() <= most);
-                        tiles.for_each(|tile| heads.clone().for_each(|head| seen[tile * kv_heads + head] += 1));
+                    keys.for_each_call(first..keys.tiles().min(first + step), |call, _| {
+                        assert!(!call.heads.is_empty() && call.heads.len() <= most);
+                        let heads = || call.heads.clone();
+                        call.tiles.clone().for_each(|tile| heads().for_each(|head| seen[tile * kv_heads + head] += 1));
                     });
                 }
                 assert!(seen.iter().all(|&n| n == 1), "{heads:?} at {position}, {workers} workers: {seen:?}");
             }
+        }
+    }
+
+    #[test]
+    fn each_call_knows_what_its_worker_calls_next() {
+        let heads = Heads { heads: 20, kv_heads: 20, head_dim: 64 };
+        let mut rows = RowSet::with_capacity(1);
+        rows.push(0, 1000, 1, 1024);
+        let keys = SharedKeys::of(&heads, &rows, 2).expect("far enough into the text");
+        let middle = keys.tiles() / 2;
+        for (run, step) in [(0..middle, 1), (0..middle, 3), (middle..keys.tiles(), keys.tiles())] {
+            let (mut calls, mut expected) = (Vec::new(), Vec::new());
+            for first in run.clone().step_by(step) {
+                keys.for_each_call(first..run.end.min(first + step), |call, then| {
+                    calls.push((call.tiles.start, call.heads.start));
+                    expected.push(then.map(|next| (next.tiles.start, next.heads.start)));
+                });
+            }
+            let next: Vec<_> = calls[1..].iter().map(|&call| Some(call)).chain([None]).collect();
+            assert_eq!(expected, next, "{run:?} by {step}");
         }
     }
 

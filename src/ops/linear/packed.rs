@@ -9,7 +9,7 @@ use crate::kernels::linear::{Grid, PANEL, PackedMatrix, Prepared, RowBlocks, pro
 use crate::kernels::norm::{NormParameters, layer_norm, rms_norm};
 use crate::kernels::view::ViewMut;
 use crate::ops::norm::NormKind;
-use crate::ops::{Capacity, Kernel, Operands, Scratch, Weight};
+use crate::ops::{Capacity, Kernel, NO_MEMORY, Operands, Scratch, Weight};
 use crate::tensor::DType;
 use std::ops::Range;
 
@@ -244,17 +244,17 @@ impl Kernel for PackedKernel {
         }
     }
 
-    fn weights_from<'a>(&self, o: &'a dyn Operands, phase: usize, mut tile: usize) -> &'a [u8] {
+    fn memory_from(&self, o: &dyn Operands, phase: usize, mut tile: usize) -> Range<*const u8> {
         if phase == 0 || o.rows().is_empty() {
-            return &[];
+            return NO_MEMORY;
         }
         for (i, grid, part) in self.parts(o) {
             if tile < part.len() {
                 let matrix = self.matrix(o, i);
-                return matrix.panel_bytes(grid.tile(part.start + tile).0.start..matrix.panels());
+                return matrix.panel_bytes(grid.tile(part.start + tile).0.start..matrix.panels()).as_ptr_range();
             }
             tile -= part.len();
         }
-        &[]
+        NO_MEMORY
     }
 }
