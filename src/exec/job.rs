@@ -1,5 +1,6 @@
 //! What workers do together: phases of tiles.
 
+use crate::ops::NO_MEMORY;
 use std::ops::Range;
 
 /// A call's work: a sequence of phases, each a number of independent tiles.
@@ -16,13 +17,11 @@ pub trait Job: Sync {
     }
     /// Memory that worker `worker` reads first after `phase`. Only a hint: nothing depends on it but speed.
     fn soon(&self, _phase: usize, _worker: usize) -> Range<*const u8> {
-        NOTHING
+        NO_MEMORY
     }
     /// Called by one worker when a phase that has tiles has ended, before the next opens (for profiles).
     fn phase_done(&self, _phase: usize) {}
 }
 
-/// An empty answer of [`Job::soon`].
-pub const NOTHING: Range<*const u8> = std::ptr::null()..std::ptr::null();
 /// The usual answer of [`Job::claims`].
 pub const CLAIMS: usize = 4;

@@ -2,6 +2,7 @@
 
 use super::Executor;
 use super::workers::{self, Job};
+use crate::ops::NO_MEMORY;
 use std::ops::Range;
 
 /// Phases that run as one (see [`super::bind::runs`]): their tiles follow each other.
@@ -87,7 +88,7 @@ impl Job for Run<'_, '_> {
         if self.exec.rows.new.len() <= MOST_ROWS_OF_SHORT_PHASES { 2 } else { workers::CLAIMS }
     }
 
-    /// What the next phase reads that knows it; after the last comes the first, as the next call is probably alike.
+    /// What the next of the phases that say so reads first; after the last comes the first, as the next call is probably alike.
     fn soon(&self, phase: usize, worker: usize) -> Range<*const u8> {
         let memory = |ahead| {
             let (node, phase) = self.exec.phases[self.first + (phase + ahead) % self.count];
@@ -96,7 +97,7 @@ impl Job for Run<'_, '_> {
             let memory = kernel.memory_from(&o, phase as usize, first);
             memory.start..memory.end.min(memory.start.wrapping_add(SOON_BYTES))
         };
-        (1..=PHASES_AHEAD).map(memory).find(|m| m.start < m.end).unwrap_or(workers::NOTHING)
+        (1..=PHASES_AHEAD).map(memory).find(|m| m.start < m.end).unwrap_or(NO_MEMORY)
     }
 
     fn phase_done(&self, phase: usize) {

@@ -9,9 +9,10 @@
 #![allow(unsafe_code)]
 
 use super::cores::{self, Place};
-pub use super::job::{CLAIMS, Job, NOTHING};
+pub use super::job::{CLAIMS, Job};
 use super::runs::{claim, word};
 use crate::kernels::linear::prefetch_line;
+use crate::ops::NO_MEMORY;
 pub use crate::ops::run_start;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -129,7 +130,7 @@ impl Workers {
         shared.claims.store(job.claims().max(1), Ordering::Relaxed);
         shared.places[0].0.enter();
         shared.open(job, 0, 0);
-        let (mut seen, mut soon) = (0, NOTHING);
+        let (mut seen, mut soon) = (0, NO_MEMORY);
         while !shared.finished.load(Ordering::Acquire) {
             shared.work(0, &mut soon);
             shared.wait(0, &mut seen, &mut soon);
@@ -279,7 +280,7 @@ impl Shared {
 
     fn serve(&self, worker: usize) {
         self.places[worker].0.enter();
-        let (mut seen, mut soon) = (0, NOTHING);
+        let (mut seen, mut soon) = (0, NO_MEMORY);
         while !self.stop.load(Ordering::Acquire) {
             self.work(worker, &mut soon);
             self.wait(worker, &mut seen, &mut soon);

@@ -100,7 +100,9 @@ impl<'a, T> View<'a, T> {
             Some(index) => (0, Some(&index[rows.clone()])),
             None => (rows.start, None),
         };
-        // SAFETY: row `first` is one of the view's rows, or one past the last when no rows remain.
+        // Behind the last row of some columns lies no part of the allocation.
+        let first = if rows.is_empty() { 0 } else { first };
+        // SAFETY: row `first` is one of the view's rows, or the pointer stays where it is.
         View { ptr: unsafe { self.ptr.add(first * self.stride) }, rows: rows.len(), index, ..*self }
     }
 

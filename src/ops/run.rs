@@ -161,6 +161,8 @@ pub trait Operands: Sync {
     fn integers(&self, operand: usize) -> View<'_, i32>;
     /// All `slots × context` rows of a prefix operand. Rows that were never computed hold anything.
     fn kept(&self, operand: usize) -> KeptRows<'_>;
+    /// Where rows of such an operand begin, to be fetched only: others may be writing them.
+    fn kept_memory(&self, operand: usize, row: usize) -> *const u8;
     /// A fixed operand: norms, biases, tables, scalars, or a whole parameter.
     fn fixed(&self, operand: usize) -> &[f32];
     /// A fixed integer operand.
@@ -216,7 +218,7 @@ pub trait Operands: Sync {
     fn scratch(&self) -> ViewMut<'_, f32>;
 }
 
-/// An empty answer of [`Kernel::memory_from`].
+/// No memory to fetch.
 pub const NO_MEMORY: Range<*const u8> = std::ptr::null()..std::ptr::null();
 
 /// The executable form of a node.
@@ -246,7 +248,8 @@ pub trait Kernel: Send + Sync {
         tiles.for_each(|tile| self.run(operands, phase, tile));
     }
 
-    /// Memory that the phase reads from tile `tile` on, so that it can be fetched before the phase begins. Empty where it is unknown. Only a hint.
+    /// Memory that the phase reads from tile `tile` on, so that it can be fetched before the phase begins. Empty where it is unknown. Only a
+    /// hint, asked for while phases before may still write: nothing but weights may be read here.
     fn memory_from(&self, _operands: &dyn Operands, _phase: usize, _tile: usize) -> Range<*const u8> {
         NO_MEMORY
     }

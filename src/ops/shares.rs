@@ -1,6 +1,7 @@
 //! Units of work, of which each worker gets some whole ones, and those that are left are split, so that workers end together.
 
 use super::tiling::run_start;
+use std::ops::Range;
 
 /// How the units of a phase are shared: each worker's run of tiles begins with whole units, and the parts of those that are left follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +46,25 @@ impl Shares {
         self.workers * self.whole
     }
 
-    /// End of the run that has tile `tile`.
-    pub fn run_end(&self, tile: usize) -> usize {
-        let mut ends = (1..=self.workers).map(|run| run_start(self.tiles, run, self.workers));
-        ends.find(|&end| tile < end).expect("a tile that there is")
+    /// The number of the run that has tile `tile`.
+    fn run_of(&self, tile: usize) -> usize {
+        (0..self.workers).rposition(|run| self.run_start(run) <= tile).expect("the first run starts at 0")
+    }
+
+    fn run_start(&self, run: usize) -> usize {
+        run_start(self.tiles, run, self.workers)
+    }
+
+    /// The tiles of the run that has tile `tile`.
+    pub fn run(&self, tile: usize) -> Range<usize> {
+        let run = self.run_of(tile);
+        self.run_start(run)..self.run_start(run + 1)
     }
 
     /// What tile `tile` computes.
     pub fn piece(&self, tile: usize) -> Piece {
-        let start = |run: usize| run_start(self.tiles, run, self.workers);
-        let run = (0..self.workers).rposition(|run| start(run) <= tile).expect("the first run starts at 0");
-        let within = tile - start(run);
+        let run = self.run_of(tile);
+        let within = tile - self.run_start(run);
         if within < self.whole {
             Piece::Unit(run * self.whole + within)
         } else {
@@ -81,6 +90,9 @@ mod tests {
             (9, 4, 12, 2),
         ] {
             let shares = Shares::split(units, whole, parts, workers);
+            let runs: Vec<Range<usize>> = (0..shares.tiles()).map(|tile| shares.run(tile)).collect();
+            assert!(runs.iter().enumerate().all(|(tile, run)| run.contains(&tile)), "{runs:?}");
+            assert!(runs.windows(2).all(|two| two[0] == two[1] || two[0].end == two[1].start), "{runs:?}");
             let pieces: Vec<Piece> = (0..shares.tiles()).map(|tile| shares.piece(tile)).collect();
             let whole: Vec<usize> =
                 pieces.iter().filter_map(|p| if let Piece::Unit(u) = p { Some(*u) } else { None }).collect();

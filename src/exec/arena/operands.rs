@@ -115,6 +115,11 @@ impl Operands for NodeOperands<'_, '_> {
         }
     }
 
+    fn kept_memory(&self, operand: usize, row: usize) -> *const u8 {
+        let slot = &self.node.operands[operand];
+        slot.arena().cast_const().cast::<u8>().wrapping_add(row * slot.width * slot.dtype.block_bytes())
+    }
+
     fn fixed(&self, operand: usize) -> &[f32] {
         let slot = &self.node.operands[operand];
         match slot.place {

@@ -27,18 +27,21 @@ impl<E> Ahead<'_, E> {
 }
 
 /// Rows of memory that are read one after the other.
-pub struct Rows<'a, E> {
+pub struct RowList<'a, E> {
     pub rows: &'a [*const E],
     /// Elements of a row.
     pub width: usize,
 }
 
-impl<E> Rows<'_, E> {
+impl<E> RowList<'_, E> {
     /// Asks for all of them at once.
     #[inline(always)]
     pub fn fetch<S: Simd>(&self, s: S) {
-        let rows = [self.rows, &[]];
-        Ahead { rows, column: 0, width: self.width }.fetch(s, 0, 1);
+        for &row in self.rows {
+            for at in (0..self.width).step_by(64 / size_of::<E>()) {
+                s.prefetch(row.wrapping_add(at));
+            }
+        }
     }
 }
 
@@ -56,7 +59,7 @@ pub struct Stream<'a, E> {
 impl<'a, E> Stream<'a, E> {
     /// The three lists, one after the other.
     #[inline(always)]
-    pub fn new(lists: [Rows<'a, E>; 3]) -> Self {
+    pub fn new(lists: [RowList<'a, E>; 3]) -> Self {
         let widths = [lists[0].width, lists[1].width, lists[2].width];
         Stream { lists: lists.map(|list| list.rows.iter()), widths, at: std::ptr::null(), left: 0 }
     }

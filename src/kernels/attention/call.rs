@@ -1,6 +1,6 @@
 //! Attention of a block of query rows over the keys before each: what a call gets, and what it has to fit.
 
-use super::forward::{Forward, Output};
+use super::forward::{Around, Forward, Output};
 use super::online_softmax::{part_floats, running_floats};
 use super::tile::{KEY_TILE, SPAN, padded};
 use crate::kernels::isa::Isa;
@@ -60,7 +60,8 @@ pub fn attention_forward_heads<E: Stored>(
     );
     let keys_needed = input.keys_needed();
     let (tiles, output) = (0..keys_needed.div_ceil(KEY_TILE), Output::Rows(out, log_sum_exp));
-    Forward { input, scratch, kv_heads, group, keys_needed, tiles, then: None, output }.dispatch(isa);
+    let around = Around { begins: true, then: None };
+    Forward { input, scratch, kv_heads, group, keys_needed, tiles, around, output }.dispatch(isa);
 }
 
 impl<E: Stored> AttentionInput<'_, E> {

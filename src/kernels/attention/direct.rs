@@ -2,7 +2,7 @@
 //! that memory is read in order and what follows is in a cache when its turn comes.
 #![allow(unsafe_code)]
 
-use super::ahead::{Rows, Stream};
+use super::ahead::{RowList, Stream};
 use super::chains::{CHAINS, direct_chains};
 use super::direct_pairs::direct_pairs;
 use super::forward::Forward;
@@ -21,6 +21,7 @@ const STEP: usize = 4;
 const PAIR_STEP: usize = 16;
 /// Rows between what is read and what is asked for.
 const ROWS_AHEAD: usize = 16;
+const _: () = assert!(STEP <= ROWS_AHEAD && PAIR_STEP <= ROWS_AHEAD && CHAINS <= ROWS_AHEAD);
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Whether keys and values are read where they are.
@@ -45,14 +46,19 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let limits = &limits[..self.kv_heads * vectors];
         let count = most(limits).min(rows.count);
         debug_assert!(count > 0, "a tile that no vector sees");
-        let (then, width) = (self.keys_after(rows), self.input.keys.width());
-        // As many bytes as within a call.
-        let ahead = (ROWS_AHEAD * width / then.width()).min(then.rows()).min(KEY_TILE);
-        let next = row_pointers(&then, 0, ahead);
+        let width = self.input.keys.width();
+        let next;
+        let mut then = RowList { rows: &[], width };
+        if let Some(keys) = self.keys_after(rows) {
+            // As many bytes as so many rows of this call have.
+            let count = (ROWS_AHEAD * width / keys.width()).min(keys.rows()).min(KEY_TILE);
+            next = row_pointers(&keys, 0, count);
+            then = RowList { rows: &next[..count], width: keys.width() };
+        }
         let mut stream = Stream::new([
-            Rows { rows: &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count], width },
-            Rows { rows: &rows.values[..rows.count], width },
-            Rows { rows: &next[..ahead], width: then.width() },
+            RowList { rows: &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count], width },
+            RowList { rows: &rows.values[..rows.count], width },
+            then,
         ]);
         // SAFETY: the caller's; keys and values end at the limits, which are within the tile.
         unsafe {
@@ -62,20 +68,21 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
     }
 
-    /// Asks for the rows with which the call begins, that no call before it has asked for.
+    /// Asks for the rows with which the call begins, all at once: there is nothing yet that they could hold up.
     #[inline(always)]
     pub(super) fn fetch_first<S: Simd>(&self, s: S, rows: &TileRows<E>) {
-        Rows { rows: &rows.keys[..ROWS_AHEAD.min(rows.count)], width: self.input.keys.width() }.fetch(s);
+        let rows = &rows.keys[..ROWS_AHEAD.min(rows.count)];
+        RowList { rows, width: self.input.keys.width() }.fetch(s);
     }
 
     /// The keys that are read after those of a tile: of the next tile or of the next call.
     #[inline(always)]
-    fn keys_after(&self, rows: &TileRows<E>) -> View<'_, E> {
+    fn keys_after(&self, rows: &TileRows<E>) -> Option<View<'_, E>> {
         let next = rows.first + KEY_TILE;
-        match self.then {
-            Some(keys) if next == self.tiles.end * KEY_TILE => keys,
-            _ => self.input.keys.slice_rows(next.min(self.keys_needed)..(next + ROWS_AHEAD).min(self.keys_needed)),
+        if next == self.tiles.end * KEY_TILE {
+            return self.around.then;
         }
+        Some(self.input.keys.slice_rows(next..self.keys_needed))
     }
 
     /// Scores of all vectors against the rows `keys`.
@@ -130,6 +137,8 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
             }
             if !in_place {
                 for head in 0..self.kv_heads {
+                    // As much of what follows as is read of this head.
+                    (0..rows.count).for_each(|_| stream.fetch(s, d * size_of::<E>()));
                     self.load_values(s, state, head, rows);
                     self.sum_values(s, state, sums(head, state.values, padded(d)), limits);
                 }

@@ -24,9 +24,16 @@ pub struct Forward<'a, 'o, 'l, E> {
     pub keys_needed: usize,
     /// Tiles of keys.
     pub tiles: Range<usize>,
+    pub around: Around<'a, E>,
+    pub output: Output<'a, 'o, 'l>,
+}
+
+/// Where a call stands among those of its worker: it asks for memory accordingly.
+pub struct Around<'a, E> {
+    /// Whether no call before has asked for the keys with which this one begins.
+    pub begins: bool,
     /// Keys that the next call probably reads first.
     pub then: Option<View<'a, E>>,
-    pub output: Output<'a, 'o, 'l>,
 }
 
 /// What a call writes.
@@ -45,7 +52,7 @@ impl<E: Stored> Kernel for Forward<'_, '_, '_, E> {
         // SAFETY: who made the call checked every shape; `cut` keeps its pieces inside the scratch.
         unsafe {
             let mut rows = TileRows::of(self.input, self.tiles.start * KEY_TILE, self.keys_needed);
-            if direct {
+            if direct && self.around.begins {
                 self.fetch_first(s, &rows);
             }
             self.load_queries(s, state);

@@ -28,6 +28,7 @@ mod tile;
 pub use backward::{AttentionPart, AttentionSaved, attention_backward};
 pub use backward_scratch::attention_backward_scratch;
 pub use call::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
+pub use forward::Around;
 pub use parts::{
     MERGED_HEADS, attention_part_floats, attention_parts, merge_attention_parts, merge_scratch, parts_heads,
 };

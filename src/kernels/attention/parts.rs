@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::call::AttentionInput;
-use super::forward::{Forward, Output};
+use super::forward::{Around, Forward, Output};
 use super::online_softmax::{Part, Running, part_floats, running_floats};
 use super::tile::{BLOCK_ROWS, KEY_TILE, SPAN, padded};
 use crate::kernels::isa::Isa;
@@ -28,15 +28,15 @@ pub const fn parts_heads(group: usize, head_dim: usize) -> usize {
 
 /// What tiles `tiles` of [`KEY_TILE`] keys give the only query row of `input`, of at most [`parts_heads`] key-value heads. `parts` has a row of
 /// [`attention_part_floats`] for each tile; the result is for [`merge_attention_parts`]. `scratch` is as for
-/// [`attention_forward_heads`](super::attention_forward_heads). On the way it asks for keys `then`, which the next call reads first.
+/// [`attention_forward_heads`](super::attention_forward_heads). It asks for memory as `around` tells.
 ///
 /// # Panics
-/// When a shape does not fit, or a tile has no keys up to the row's position.
+/// When a shape does not fit, a tile has no keys up to the row's position, or keys that follow have no width.
 pub fn attention_parts<E: Stored>(
     isa: Isa,
     input: &AttentionInput<E>,
     tiles: Range<usize>,
-    then: Option<View<E>>,
+    around: Around<E>,
     parts: &mut ViewMut<f32>,
     scratch: &mut [f32],
 ) {
@@ -44,9 +44,10 @@ pub fn attention_parts<E: Stored>(
     let d = input.head_dim;
     assert!(input.q.rows() == 1 && kv_heads <= parts_heads(group, d), "parts of {kv_heads} heads of {d}");
     assert!(parts.rows() == tiles.len() && parts.width() == attention_part_floats(kv_heads * group, d), "parts shape");
+    assert!(around.then.is_none_or(|keys| keys.width() > 0), "keys without a width");
     let keys_needed = input.keys_needed();
     assert!(tiles.end <= keys_needed.div_ceil(KEY_TILE), "tiles {tiles:?} of {keys_needed} keys");
-    Forward { input, scratch, kv_heads, group, keys_needed, tiles, then, output: Output::Parts(parts) }.dispatch(isa);
+    Forward { input, scratch, kv_heads, group, keys_needed, tiles, around, output: Output::Parts(parts) }.dispatch(isa);
 }
 
 /// Most query heads of a call of [`merge_attention_parts`].
@@ -130,7 +131,10 @@ mod tests {
                 let rows = &mut parts[tiles.start * heads * floats..];
                 let mut rows = ViewMut::new(rows, tiles.len(), heads * floats, heads * floats);
                 let mut rows = rows.columns(first * group * floats, n * group * floats);
-                attention_parts(isa, &some_heads(input, first, n), tiles.clone(), None, &mut rows, &mut scratch);
+                // Keys that are asked for may be any, of any width.
+                let then = (first > 0).then(|| input.keys.slice_rows(0..input.keys.rows() / 2).columns(0, first * d));
+                let around = Around { begins: first == 0, then };
+                attention_parts(isa, &some_heads(input, first, n), tiles.clone(), around, &mut rows, &mut scratch);
             }
         }
         let mut out = vec![f32::NAN; heads * d];

@@ -3,8 +3,8 @@
 use super::Heads;
 use super::shared_keys::{Call, SharedKeys, scratch_floats};
 use crate::kernels::attention::{
-    AttentionInput, KEY_TILE, MERGED_HEADS, attention_forward_heads, attention_forward_scratch, attention_part_floats,
-    attention_parts, merge_attention_parts, merge_scratch, query_rows, unit_heads,
+    Around, AttentionInput, KEY_TILE, MERGED_HEADS, attention_forward_heads, attention_forward_scratch,
+    attention_part_floats, attention_parts, merge_attention_parts, merge_scratch, query_rows, unit_heads,
 };
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::view::View;
@@ -98,16 +98,8 @@ impl Kernel for AttentionKernel {
 
     fn memory_from(&self, o: &dyn Operands, phase: usize, tile: usize) -> Range<*const u8> {
         let Some(shared) = self.shared_keys(o).filter(|_| phase == 0) else { return NO_MEMORY };
-        let first = o.rows().segments()[0].slot * o.context() + shared.first_call(tile).tiles.start * KEY_TILE;
-        fn bytes<E>(keys: View<E>, first: usize) -> Range<*const u8> {
-            let start = keys.row_ptr(first).cast();
-            start..start.wrapping_add(KEY_TILE * keys.stride() * size_of::<E>())
-        }
-        match o.kept(1) {
-            KeptRows::F32(keys) => bytes(keys, first),
-            KeptRows::F16(keys) => bytes(keys, first),
-            KeptRows::Bf16(keys) => bytes(keys, first),
-        }
+        let first = o.rows().segments()[0].slot * o.context() + shared.key_tile(tile) * KEY_TILE;
+        o.kept_memory(1, first)..o.kept_memory(1, first + KEY_TILE)
     }
 
     fn run(&self, o: &dyn Operands, phase: usize, tile: usize) {
@@ -161,9 +153,9 @@ impl AttentionKernel {
             }
             Work::Keys(shared, tiles) => {
                 let segment = o.rows().segments()[0];
-                shared.for_each_call(tiles, |Call { tiles, heads: kv_heads }, then| {
+                shared.for_each_call(tiles, |Call { tiles, heads: kv_heads }, around| {
                     let unit = Unit { segment, rows: segment.start..segment.start + 1, kv_heads };
-                    let then = then.map(|call| {
+                    let then = around.then.map(|call| {
                         let first = segment.slot * o.context() + call.tiles.start * KEY_TILE;
                         let end = (first + KEY_TILE).min((segment.slot + 1) * o.context());
                         keys.slice_rows(first..end).columns(call.heads.start * d, call.heads.len() * d)
@@ -171,7 +163,8 @@ impl AttentionKernel {
                     let (heads, floats) = (unit.heads(group), attention_part_floats(1, d));
                     let columns = heads.start * floats..heads.end * floats;
                     let mut parts = o.shared_block(0, self.heads.heads * floats, tiles.clone(), columns);
-                    attention_parts(o.isa(), &input(&unit), tiles, then, &mut parts, scratch);
+                    let around = Around { begins: around.begins, then };
+                    attention_parts(o.isa(), &input(&unit), tiles, around, &mut parts, scratch);
                 });
             }
         }

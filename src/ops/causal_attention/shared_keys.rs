@@ -24,6 +24,14 @@ pub struct Call {
     pub heads: Range<usize>,
 }
 
+/// Where a call stands among those of its worker.
+pub struct Around {
+    /// Whether it is the first of a run of tiles.
+    pub begins: bool,
+    /// What the same worker probably calls next.
+    pub then: Option<Call>,
+}
+
 /// Tiles of keys that workers share. The last ones, one for each worker at most, are split by heads: cores do not read at the same speed, and so end
 /// together.
 pub struct SharedKeys {
@@ -58,26 +66,31 @@ impl SharedKeys {
         self.shares.tiles()
     }
 
-    /// Calls that compute tiles of work `work`, one after the other; with each the one that the same worker probably makes next.
-    pub fn for_each_call(&self, work: Range<usize>, mut call: impl FnMut(Call, Option<Call>)) {
+    /// Calls that compute tiles of work `work`, one after the other.
+    pub fn for_each_call(&self, work: Range<usize>, mut make: impl FnMut(Call, Around)) {
         let mut first = work.start;
         while first < work.end {
             let (here, end) = self.adjacent(first, work.end);
-            let count = self.calls(&here);
+            let (count, run) = (self.calls(&here), self.shares.run(first));
+            // What the next claim takes is not known: where tiles are split it is few heads.
+            let next_end = if end < work.end { work.end } else { run.end.min(end + self.kv_heads) };
             for i in 0..count {
                 let then = match i + 1 < count {
                     true => Some(self.call(&here, i + 1)),
-                    false => (end < self.shares.run_end(first)).then(|| self.first_call(end)),
+                    false => (end < run.end).then(|| self.call(&self.adjacent(end, next_end).0, 0)),
                 };
-                call(self.call(&here, i), then);
+                make(self.call(&here, i), Around { begins: first == run.start && i == 0, then });
             }
             first = end;
         }
     }
 
-    /// What a worker calls first that begins with tile `tile` of work.
-    pub fn first_call(&self, tile: usize) -> Call {
-        self.call(&self.adjacent(tile, self.shares.run_end(tile)).0, 0)
+    /// The first tile of keys of tile `tile` of work.
+    pub fn key_tile(&self, tile: usize) -> usize {
+        match self.shares.piece(tile) {
+            Piece::Unit(key_tile) => key_tile,
+            Piece::Part(number) => self.shares.unsplit() + number / self.kv_heads,
+        }
     }
 
     /// What tiles of work from `first` on, at most to `end`, compute together, and where those that they do it with end.
@@ -88,11 +101,12 @@ impl SharedKeys {
             _ => false,
         };
         let end = (first + 1..end).find(|&tile| !follows(tile)).unwrap_or(end);
+        let (key_tile, count) = (self.key_tile(first), end - first);
         let call = match self.shares.piece(first) {
-            Piece::Unit(tile) => Call { tiles: tile..tile + end - first, heads: 0..self.kv_heads },
+            Piece::Unit(_) => Call { tiles: key_tile..key_tile + count, heads: 0..self.kv_heads },
             Piece::Part(number) => {
-                let (tile, head) = (self.shares.unsplit() + number / self.kv_heads, number % self.kv_heads);
-                Call { tiles: tile..tile + 1, heads: head..head + end - first }
+                let head = number % self.kv_heads;
+                Call { tiles: key_tile..key_tile + 1, heads: head..head + count }
             }
         };
         (call, end)
@@ -153,9 +167,10 @@ mod tests {
         for (run, step) in [(0..middle, 1), (0..middle, 3), (middle..keys.tiles(), keys.tiles())] {
             let (mut calls, mut expected) = (Vec::new(), Vec::new());
             for first in run.clone().step_by(step) {
-                keys.for_each_call(first..run.end.min(first + step), |call, then| {
+                keys.for_each_call(first..run.end.min(first + step), |call, around| {
+                    assert_eq!(around.begins, calls.is_empty());
                     calls.push((call.tiles.start, call.heads.start));
-                    expected.push(then.map(|next| (next.tiles.start, next.heads.start)));
+                    expected.push(around.then.map(|next| (next.tiles.start, next.heads.start)));
                 });
             }
             let next: Vec<_> = calls[1..].iter().map(|&call| Some(call)).chain([None]).collect();
