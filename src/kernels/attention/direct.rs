@@ -19,9 +19,11 @@ use crate::kernels::view::View;
 const STEP: usize = 4;
 /// The same of values in bf16 pairs, whose sums cost more to take up again.
 const PAIR_STEP: usize = 16;
-/// Rows between what is read and what is asked for.
-const ROWS_AHEAD: usize = 16;
-const _: () = assert!(STEP <= ROWS_AHEAD && PAIR_STEP <= ROWS_AHEAD && CHAINS <= ROWS_AHEAD);
+/// Bytes between what is read and what is asked for, in rows of keys or of values.
+const BYTES_AHEAD: usize = 24 << 10;
+/// Fewest rows of them: what is read of one head before the next.
+const FEWEST_ROWS_AHEAD: usize = 16;
+const _: () = assert!(STEP <= FEWEST_ROWS_AHEAD && PAIR_STEP <= FEWEST_ROWS_AHEAD && CHAINS <= FEWEST_ROWS_AHEAD);
 
 impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Whether keys and values are read where they are.
@@ -46,17 +48,17 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let limits = &limits[..self.kv_heads * vectors];
         let count = most(limits).min(rows.count);
         debug_assert!(count > 0, "a tile that no vector sees");
-        let width = self.input.keys.width();
+        let (width, ahead) = (self.input.keys.width(), self.rows_ahead());
         let next;
         let mut then = RowList { rows: &[], width };
         if let Some(keys) = self.keys_after(rows) {
             // As many bytes as so many rows of this call have.
-            let count = (ROWS_AHEAD * width / keys.width()).min(keys.rows()).min(KEY_TILE);
+            let count = (ahead * width / keys.width()).min(keys.rows()).min(KEY_TILE);
             next = row_pointers(&keys, 0, count);
             then = RowList { rows: &next[..count], width: keys.width() };
         }
         let mut stream = Stream::new([
-            RowList { rows: &rows.keys[ROWS_AHEAD.min(rows.count)..rows.count], width },
+            RowList { rows: &rows.keys[ahead.min(rows.count)..rows.count], width },
             RowList { rows: &rows.values[..rows.count], width },
             then,
         ]);
@@ -68,10 +70,16 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
     }
 
+    /// Rows between what is read and what is asked for.
+    #[inline(always)]
+    fn rows_ahead(&self) -> usize {
+        (BYTES_AHEAD / (self.input.keys.width() * size_of::<E>())).clamp(FEWEST_ROWS_AHEAD, KEY_TILE)
+    }
+
     /// Asks for the rows with which the call begins, all at once: there is nothing yet that they could hold up.
     #[inline(always)]
     pub(super) fn fetch_first<S: Simd>(&self, s: S, rows: &TileRows<E>) {
-        let rows = &rows.keys[..ROWS_AHEAD.min(rows.count)];
+        let rows = &rows.keys[..self.rows_ahead().min(rows.count)];
         RowList { rows, width: self.input.keys.width() }.fetch(s);
     }
 
