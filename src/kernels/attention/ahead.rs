@@ -3,6 +3,14 @@
 use crate::kernels::vector::Simd;
 use std::slice::Iter;
 
+/// Asks for the cache lines of `count` elements from `first` on.
+#[inline(always)]
+fn fetch<S: Simd, E>(s: S, first: *const E, count: usize) {
+    for at in (0..count).step_by(64 / size_of::<E>()) {
+        s.prefetch(first.wrapping_add(at));
+    }
+}
+
 /// Rows that are wanted in the cache soon, of keys and of values.
 pub struct Ahead<'a, E> {
     pub rows: [&'a [*const E]; 2],
@@ -18,9 +26,7 @@ impl<E> Ahead<'_, E> {
     pub fn fetch<S: Simd>(&self, s: S, part: usize, parts: usize) {
         for rows in self.rows {
             for &row in &rows[rows.len() * part / parts..rows.len() * (part + 1) / parts] {
-                for at in (self.column..self.column + self.width).step_by(64 / size_of::<E>()) {
-                    s.prefetch(row.wrapping_add(at));
-                }
+                fetch(s, row.wrapping_add(self.column), self.width);
             }
         }
     }
@@ -38,9 +44,7 @@ impl<E> RowList<'_, E> {
     #[inline(always)]
     pub fn fetch<S: Simd>(&self, s: S) {
         for &row in self.rows {
-            for at in (0..self.width).step_by(64 / size_of::<E>()) {
-                s.prefetch(row.wrapping_add(at));
-            }
+            fetch(s, row, self.width);
         }
     }
 }
@@ -80,9 +84,7 @@ impl<'a, E> Stream<'a, E> {
             };
         }
         let count = self.left.min(bytes / size_of::<E>());
-        for at in (0..count).step_by(64 / size_of::<E>()) {
-            s.prefetch(self.at.wrapping_add(at));
-        }
+        fetch(s, self.at, count);
         self.at = self.at.wrapping_add(count);
         self.left -= count;
     }

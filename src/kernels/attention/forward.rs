@@ -24,16 +24,16 @@ pub struct Forward<'a, 'o, 'l, E> {
     pub keys_needed: usize,
     /// Tiles of keys.
     pub tiles: Range<usize>,
-    pub around: Around<'a, E>,
+    pub around: Around<View<'a, E>>,
     pub output: Output<'a, 'o, 'l>,
 }
 
 /// Where a call stands among those of its worker: it asks for memory accordingly.
-pub struct Around<'a, E> {
+pub struct Around<K> {
     /// Whether no call before has asked for the keys with which this one begins.
     pub begins: bool,
-    /// Keys that the next call probably reads first.
-    pub then: Option<View<'a, E>>,
+    /// Keys that the worker's next call probably reads first.
+    pub then: Option<K>,
 }
 
 /// What a call writes.

@@ -36,7 +36,7 @@ pub fn attention_parts<E: Stored>(
     isa: Isa,
     input: &AttentionInput<E>,
     tiles: Range<usize>,
-    around: Around<E>,
+    around: Around<View<E>>,
     parts: &mut ViewMut<f32>,
     scratch: &mut [f32],
 ) {

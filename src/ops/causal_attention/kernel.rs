@@ -64,6 +64,11 @@ impl AttentionKernel {
     }
 }
 
+/// Where the slot of a segment is among all rows that are kept.
+fn slot_rows(o: &dyn Operands, segment: Segment) -> Range<usize> {
+    segment.slot * o.context()..(segment.slot + 1) * o.context()
+}
+
 /// The block of rows with place `at` in the order of work: every second one from the last on, then the others from the last of them on. Late
 /// blocks see more keys and take longer; so either half of the list goes from long to short, and workers end together.
 fn late_and_early(at: usize, blocks: usize) -> usize {
@@ -98,7 +103,7 @@ impl Kernel for AttentionKernel {
 
     fn memory_from(&self, o: &dyn Operands, phase: usize, tile: usize) -> Range<*const u8> {
         let Some(shared) = self.shared_keys(o).filter(|_| phase == 0) else { return NO_MEMORY };
-        let first = o.rows().segments()[0].slot * o.context() + shared.key_tile(tile) * KEY_TILE;
+        let first = slot_rows(o, o.rows().segments()[0]).start + shared.key_tile(tile) * KEY_TILE;
         o.kept_memory(1, first)..o.kept_memory(1, first + KEY_TILE)
     }
 
@@ -132,7 +137,7 @@ impl AttentionKernel {
         let scratch = scratch.row_mut(0);
         let input = |unit: &Unit| {
             let (heads, kv_heads) = (unit.heads(group), unit.kv_heads.clone());
-            let slot = unit.segment.slot * o.context()..(unit.segment.slot + 1) * o.context();
+            let slot = slot_rows(o, unit.segment);
             AttentionInput {
                 q: o.input(0).slice_rows(unit.rows.clone()).columns(heads.start * d, heads.len() * d),
                 positions: &o.rows().positions()[unit.rows.clone()],
@@ -153,12 +158,13 @@ impl AttentionKernel {
             }
             Work::Keys(shared, tiles) => {
                 let segment = o.rows().segments()[0];
+                let slot = slot_rows(o, segment);
                 shared.for_each_call(tiles, |Call { tiles, heads: kv_heads }, around| {
                     let unit = Unit { segment, rows: segment.start..segment.start + 1, kv_heads };
                     let then = around.then.map(|call| {
-                        let first = segment.slot * o.context() + call.tiles.start * KEY_TILE;
-                        let end = (first + KEY_TILE).min((segment.slot + 1) * o.context());
-                        keys.slice_rows(first..end).columns(call.heads.start * d, call.heads.len() * d)
+                        let first = slot.start + call.tiles.start * KEY_TILE;
+                        keys.slice_rows(first..slot.end.min(first + KEY_TILE))
+                            .columns(call.heads.start * d, call.heads.len() * d)
                     });
                     let (heads, floats) = (unit.heads(group), attention_part_floats(1, d));
                     let columns = heads.start * floats..heads.end * floats;

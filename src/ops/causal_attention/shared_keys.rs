@@ -1,7 +1,7 @@
 //! How workers share the keys of a single query row.
 
 use super::Heads;
-use crate::kernels::attention::{KEY_TILE, attention_part_floats, parts_heads};
+use crate::kernels::attention::{Around, KEY_TILE, attention_part_floats, parts_heads};
 use crate::ops::RowSet;
 use crate::ops::shares::{Piece, Shares};
 use crate::ops::tiling::part;
@@ -22,14 +22,6 @@ pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
 pub struct Call {
     pub tiles: Range<usize>,
     pub heads: Range<usize>,
-}
-
-/// Where a call stands among those of its worker.
-pub struct Around {
-    /// Whether it is the first of a run of tiles.
-    pub begins: bool,
-    /// What the same worker probably calls next.
-    pub then: Option<Call>,
 }
 
 /// Tiles of keys that workers share. The last ones, one for each worker at most, are split by heads: cores do not read at the same speed, and so end
@@ -67,7 +59,7 @@ impl SharedKeys {
     }
 
     /// Calls that compute tiles of work `work`, one after the other.
-    pub fn for_each_call(&self, work: Range<usize>, mut make: impl FnMut(Call, Around)) {
+    pub fn for_each_call(&self, work: Range<usize>, mut make: impl FnMut(Call, Around<Call>)) {
         let mut first = work.start;
         while first < work.end {
             let (here, end) = self.adjacent(first, work.end);
