@@ -5,7 +5,7 @@ use std::slice::Iter;
 
 /// Asks for the cache lines of `count` elements from `first` on.
 #[inline(always)]
-fn fetch<S: Simd, E>(s: S, first: *const E, count: usize) {
+pub fn fetch<S: Simd, E>(s: S, first: *const E, count: usize) {
     for at in (0..count).step_by(64 / size_of::<E>()) {
         s.prefetch(first.wrapping_add(at));
     }

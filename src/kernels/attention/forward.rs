@@ -1,7 +1,7 @@
 //! The tiles of a block of query rows, one after the other: scores, softmax and sums of values.
 #![allow(unsafe_code)]
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, fetch};
 use super::call::{AttentionInput, attention_forward_scratch};
 use super::chains::chained_rows;
 use super::load::{TileRows, copy_row, transpose_tile};
@@ -13,6 +13,9 @@ use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
 use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
+
+/// Rows of queries, and of results, between what is read or written and what is asked for.
+const QUERY_ROWS_AHEAD: usize = 8;
 
 /// A call of [`attention_forward_heads`](super::attention_forward_heads) or [`attention_parts`](super::attention_parts), whose shapes fit and whose
 /// scratch is large enough.
@@ -131,9 +134,13 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         // SAFETY: the state holds n vectors; a query row holds kv_heads · group · d elements.
         unsafe {
             for row in 0..rows {
+                if row + QUERY_ROWS_AHEAD < rows {
+                    fetch(s, self.input.q.row_ptr(row + QUERY_ROWS_AHEAD), self.input.q.width());
+                }
+                let q = self.input.q.row_ptr(row);
                 for head in 0..self.kv_heads {
                     for i in 0..self.group {
-                        let src = self.input.q.row_ptr(row).add((head * self.group + i) * d);
+                        let src = q.add((head * self.group + i) * d);
                         let dst = state.q.add(((head * rows + row) * self.group + i) * state.q_row);
                         if Self::pairs::<S>() {
                             narrow_row(s, src, d, scale, dst);
@@ -195,9 +202,14 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
     /// Keys in a tile, counted from its first, that each of some vectors of a head from vector `v` on sees.
     #[inline(always)]
     pub(super) fn limits(&self, first: usize, v: usize, limits: &mut [usize]) {
-        for (i, limit) in limits.iter_mut().enumerate() {
-            let position = self.input.positions[(v + i) / self.group] as usize;
+        let (mut row, mut head) = (v / self.group, v % self.group);
+        for limit in limits {
+            let position = self.input.positions[row] as usize;
             *limit = (position + 1).saturating_sub(first).min(KEY_TILE);
+            head += 1;
+            if head == self.group {
+                (row, head) = (row + 1, 0);
+            }
         }
     }
 
@@ -229,8 +241,11 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 }
             }
             self.softmax(s, state, limits);
-            let (a, b, c) = (state.scores.cast_const(), state.values.cast_const(), state.part.at);
-            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: padded(d), c, c_row: state.part.row() };
+            let (running, part) = (state.running, state.part);
+            let factors = running.take_maxima(s, part, limits.len());
+            running.merge_sums(s, part, &factors, limits.len());
+            let (a, b, c) = (state.scores.cast_const(), state.values.cast_const(), part.at);
+            let sums = Product { a, a_row: KEY_TILE, a_k: 1, b, b_k: padded(d), c, c_row: part.row() };
             let width = padded(d) / S::LANES;
             let mut next = 0;
             while next < limits.len() {
@@ -239,9 +254,18 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 // Rows whose limits differ are better off in small blocks.
                 let equal = limits[first..first + rows].iter().all(|&l| l == limits[first]);
                 next += if equal { rows } else { rows.min(BLOCK_ROWS) };
-                self.sum_values(s, state, sums.after(first), &limits[first..next]);
+                let whole = equal && limits[first] == KEY_TILE;
+                match running.merging(sums, part, &factors, first..next).filter(|_| whole) {
+                    Some((sums, merge)) if Self::pairs::<S>() => {
+                        sums.pair_rows(s, next - first, width, (0, KEY_TILE / 2), merge);
+                    }
+                    Some((sums, merge)) => sums.rows(s, next - first, width, (0, KEY_TILE), merge),
+                    None => {
+                        self.sum_values(s, state, sums.after(first), &limits[first..next]);
+                        running.merge_results(s, part, &factors, first..next);
+                    }
+                }
             }
-            state.running.merge(s, state.part, limits.len());
         }
     }
 
@@ -283,13 +307,20 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         let Output::Rows(out, log_sum_exp) = &mut self.output else { return };
         let (d, rows) = (self.input.head_dim, self.input.positions.len());
         for row in 0..rows {
-            for column in 0..self.kv_heads * self.group {
-                let v = ((column / self.group) * rows + row) * self.group + column % self.group;
-                // SAFETY: the state holds vector v; the output row holds one head of d elements per column.
-                unsafe {
-                    let saved = state.running.after(v).write(s, d, out.row_ptr(row).add(column * d));
-                    if let Some(log_sum_exp) = log_sum_exp {
-                        log_sum_exp.row_mut(row)[column] = saved;
+            if row + QUERY_ROWS_AHEAD < rows {
+                fetch(s, out.row_ptr(row + QUERY_ROWS_AHEAD), self.input.q.width());
+            }
+            let to = out.row_ptr(row);
+            for head in 0..self.kv_heads {
+                for i in 0..self.group {
+                    let (column, v) = (head * self.group + i, (head * rows + row) * self.group + i);
+                    // SAFETY: the state holds vector v; the output row holds one head of d elements per column.
+                    unsafe {
+                        let running = state.running.after(v);
+                        running.write(s, d, to.add(column * d));
+                        if let Some(log_sum_exp) = log_sum_exp {
+                            log_sum_exp.row_mut(row)[column] = running.log_sum_exp(s);
+                        }
                     }
                 }
             }

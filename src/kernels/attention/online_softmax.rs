@@ -4,9 +4,10 @@
 //! other workers may do so.
 #![allow(unsafe_code)]
 
-use super::tile::{KEY_TILE, PAD, SPAN, padded};
+use super::tile::{KEY_TILE, PAD, Product, SPAN, Start, padded};
 use crate::kernels::vector::Simd;
 use crate::kernels::vector::math::exp2_falling;
+use std::ops::Range;
 
 /// The scratch of one forward call, cut up. A "vector" is one query head of one row; those of one key-value head lie together,
 /// by row and then by head.
@@ -82,6 +83,38 @@ impl Part {
     fn maximum(self) -> *mut f32 {
         self.sums().wrapping_add(PAD)
     }
+
+    /// Whether vector `i` sees anything of the tile. One that does not keeps its running state, bit for bit.
+    ///
+    /// # Safety
+    /// The part holds the vector, whose maximum was written.
+    #[inline(always)]
+    unsafe fn sees(self, i: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { *self.after(i).maximum() != f32::NEG_INFINITY }
+    }
+}
+
+/// Factors of up to SPAN vectors: with M the larger of the running maximum m and a tile's t, results and sums become 2^(m − M) · theirs, `old`, +
+/// 2^(t − M) · the tile's, `new`.
+pub struct Factors {
+    old: [f32; SPAN],
+    new: [f32; SPAN],
+}
+
+impl Factors {
+    /// `to = old · to + new · from` for `floats` floats of vector `i`, whole vectors.
+    ///
+    /// # Safety
+    /// So many can be read at `from`, and read and written at `to`.
+    #[inline(always)]
+    unsafe fn merge<S: Simd>(&self, s: S, i: usize, to: *mut f32, from: *const f32, floats: usize) {
+        let (old, new) = (s.splat(self.old[i]), s.splat(self.new[i]));
+        for at in (0..floats).step_by(S::LANES) {
+            // SAFETY: the caller's contract.
+            unsafe { s.store(to.add(at), s.fma(s.load(to.add(at)), old, s.mul(s.load(from.add(at)), new))) };
+        }
+    }
 }
 
 impl State {
@@ -104,15 +137,20 @@ impl State {
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
                 let mut most = lowest;
-                let mut at = 0;
-                while at < limit {
-                    let mut x = s.load(row.add(at));
-                    if limit - at < S::LANES {
-                        x = s.keep_first(x, limit - at, lowest);
-                        s.store(row.add(at), x);
+                if limit == KEY_TILE {
+                    // Most are: a loop of known length.
+                    for at in (0..KEY_TILE).step_by(S::LANES) {
+                        most = s.max(most, s.load(row.add(at)));
                     }
-                    most = s.max(most, x);
-                    at += S::LANES;
+                } else {
+                    for at in (0..limit).step_by(S::LANES) {
+                        let mut x = s.load(row.add(at));
+                        if limit - at < S::LANES {
+                            x = s.keep_first(x, limit - at, lowest);
+                            s.store(row.add(at), x);
+                        }
+                        most = s.max(most, x);
+                    }
                 }
                 *self.part.after(i).maximum() = s.reduce_max(most);
             }
@@ -121,29 +159,44 @@ impl State {
                 let part = self.part.after(i);
                 // Without a finite score nothing is lost: what is shifted stays −∞.
                 let shift = s.splat((*part.maximum()).max(f32::MIN));
-                let mut sum = s.splat(0.0);
-                let mut at = 0;
-                while at < limit {
-                    let p = exp2_falling::<S, PAIRS>(s, s.sub(s.load(row.add(at)), shift));
-                    sum = s.add(sum, p);
-                    at += S::LANES;
-                    if !PAIRS {
-                        s.store(row.add(at - S::LANES), p);
-                        continue;
-                    }
-                    // Two vectors make one of pairs, which takes the place of what has been read.
-                    let mut late = s.splat(0.0);
-                    if at < limit {
-                        late = exp2_falling::<S, PAIRS>(s, s.sub(s.load(row.add(at)), shift));
-                        sum = s.add(sum, late);
-                    }
-                    at += S::LANES;
-                    s.store(row.add(at / 2 - S::LANES), s.narrow(p, late));
-                }
+                let sum = if limit == KEY_TILE {
+                    exponentials::<S, PAIRS>(s, row, KEY_TILE, shift)
+                } else {
+                    exponentials::<S, PAIRS>(s, row, limit, shift)
+                };
                 s.store(part.sums(), sum);
             }
         }
     }
+}
+
+/// Turns the first `limit` scores of a row, whole vectors, into 2^(score − shift), with `PAIRS` as pairs of bf16 values; gives the lanes' sums.
+///
+/// # Safety
+/// `limit` values rounded up to whole vectors (with `PAIRS` pairs of them) can be read and written at `row`.
+#[inline(always)]
+unsafe fn exponentials<S: Simd, const PAIRS: bool>(s: S, row: *mut f32, limit: usize, shift: S::V) -> S::V {
+    let mut sum = s.splat(0.0);
+    let step = if PAIRS { 2 * S::LANES } else { S::LANES };
+    for at in (0..limit).step_by(step) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let p = exp2_falling::<S, PAIRS>(s, s.sub(s.load(row.add(at)), shift));
+            sum = s.add(sum, p);
+            if !PAIRS {
+                s.store(row.add(at), p);
+                continue;
+            }
+            // Two vectors make one of pairs, which takes the place of what has been read.
+            let mut late = s.splat(0.0);
+            if at + S::LANES < limit {
+                late = exp2_falling::<S, PAIRS>(s, s.sub(s.load(row.add(at + S::LANES)), shift));
+                sum = s.add(sum, late);
+            }
+            s.store(row.add(at / 2), s.narrow(p, late));
+        }
+    }
+    sum
 }
 
 impl Running {
@@ -179,15 +232,29 @@ impl Running {
         }
     }
 
-    /// Merges `part`, of the next tile, into the first `n` vectors, at most SPAN: with M the larger of the running maximum m and
-    /// the tile's t, results and sums become 2^(m − M) · theirs + 2^(t − M) · the tile's.
+    /// Merges `part`, of the next tile, into the first `n` vectors, at most SPAN.
     ///
     /// # Safety
     /// Both hold `n` vectors.
     #[inline(always)]
     pub unsafe fn merge<S: Simd>(self, s: S, part: Part, n: usize) {
-        let (mut old, mut new) = ([0.0; SPAN], [0.0; SPAN]);
-        // SAFETY: the caller's contract; LANES divides SPAN, PAD and padded widths.
+        // SAFETY: the caller's contract.
+        unsafe {
+            let factors = self.take_maxima(s, part, n);
+            self.merge_sums(s, part, &factors, n);
+            self.merge_results(s, part, &factors, 0..n);
+        }
+    }
+
+    /// Takes over the maxima of `part`, of the next tile, for the first `n` vectors, at most SPAN; sums and results are still to be merged.
+    ///
+    /// # Safety
+    /// Both hold `n` vectors.
+    #[inline(always)]
+    pub unsafe fn take_maxima<S: Simd>(self, s: S, part: Part, n: usize) -> Factors {
+        let mut factors = Factors { old: [0.0; SPAN], new: [0.0; SPAN] };
+        let Factors { old, new } = &mut factors;
+        // SAFETY: the caller's contract; LANES divides SPAN.
         unsafe {
             for i in 0..n {
                 let (running, tile) = (self.maxima.add(i), *part.after(i).maximum());
@@ -195,46 +262,94 @@ impl Running {
                 (old[i], new[i]) = (*running - most, tile - most);
                 *running = most;
             }
-            for factors in [&mut old, &mut new] {
+            for factors in [old, new] {
                 for i in (0..n).step_by(S::LANES) {
                     let p = factors.as_mut_ptr().add(i);
                     s.store(p, exp2_falling::<S, false>(s, s.load(p)));
                 }
             }
-            for i in 0..n {
-                // A vector that sees nothing of this tile keeps its state, bit for bit.
-                if *part.after(i).maximum() == f32::NEG_INFINITY {
-                    continue;
-                }
-                let (old, new, part) = (s.splat(old[i]), s.splat(new[i]), part.after(i));
-                let sums = (self.sums.add(i * PAD), part.sums(), S::LANES);
-                for (to, from, floats) in [sums, (self.o.add(i * self.width), part.at, self.width)] {
-                    for at in (0..floats).step_by(S::LANES) {
-                        let scaled = s.mul(s.load(from.add(at)), new);
-                        s.store(to.add(at), s.fma(s.load(to.add(at)), old, scaled));
-                    }
+        }
+        factors
+    }
+
+    /// Merges the sums of `part` into those of the first `n` vectors.
+    ///
+    /// # Safety
+    /// Both hold `n` vectors, which the factors are of.
+    #[inline(always)]
+    pub unsafe fn merge_sums<S: Simd>(self, s: S, part: Part, factors: &Factors, n: usize) {
+        for i in 0..n {
+            // SAFETY: the caller's contract.
+            unsafe {
+                if part.sees(i) {
+                    factors.merge(s, i, self.sums.add(i * PAD), part.after(i).sums(), S::LANES);
                 }
             }
         }
     }
 
-    /// Writes the first vector's result, divided by its sum; returns log Σ e^score.
+    /// Merges the results of `part` into those of vectors `vectors`.
+    ///
+    /// # Safety
+    /// Both hold these vectors, which the factors are of.
+    #[inline(always)]
+    pub unsafe fn merge_results<S: Simd>(self, s: S, part: Part, factors: &Factors, vectors: Range<usize>) {
+        for i in vectors {
+            // SAFETY: the caller's contract.
+            unsafe {
+                if part.sees(i) {
+                    factors.merge(s, i, self.o.add(i * self.width), part.after(i).at, self.width);
+                }
+            }
+        }
+    }
+
+    /// `sums`, a product that makes the results of a part, as one that merges those of vectors `vectors` at once. `None` where one of them sees
+    /// nothing of the tile.
+    ///
+    /// # Safety
+    /// Both hold these vectors, whose maxima the part has and which the factors are of.
+    #[inline(always)]
+    pub unsafe fn merging(
+        self,
+        sums: Product,
+        part: Part,
+        factors: &Factors,
+        vectors: Range<usize>,
+    ) -> Option<(Product, Start)> {
+        let first = vectors.start;
+        // SAFETY: the caller's contract.
+        let all = vectors.into_iter().all(|i| unsafe { part.sees(i) });
+        all.then(|| {
+            let (old, new) = (&raw const factors.old[first], &raw const factors.new[first]);
+            let c = self.o.wrapping_add(first * self.width);
+            (Product { c, c_row: self.width, ..sums.after(first) }, Start::Merge { old, new })
+        })
+    }
+
+    /// Writes the first vector's result, divided by its sum.
     ///
     /// # Safety
     /// There is a vector, of `d` elements, and `dst` has room for them.
     #[inline(always)]
-    pub unsafe fn write<S: Simd>(self, s: S, d: usize, dst: *mut f32) -> f32 {
+    pub unsafe fn write<S: Simd>(self, s: S, d: usize, dst: *mut f32) {
         // SAFETY: the caller's contract; outputs are padded to whole vectors.
         unsafe {
-            let sum = s.reduce_add(s.load(self.sums));
-            let inverse = s.splat(1.0 / sum);
-            let mut i = 0;
-            while i < d {
+            let inverse = s.splat(1.0 / s.reduce_add(s.load(self.sums)));
+            for i in (0..d).step_by(S::LANES) {
                 s.store_partial(dst.add(i), s.mul(s.load(self.o.add(i)), inverse), S::LANES.min(d - i));
-                i += S::LANES;
             }
-            self.maxima.read().mul_add(std::f32::consts::LN_2, sum.ln())
         }
+    }
+
+    /// log Σ e^score of the first vector.
+    ///
+    /// # Safety
+    /// There is a vector.
+    #[inline(always)]
+    pub unsafe fn log_sum_exp<S: Simd>(self, s: S) -> f32 {
+        // SAFETY: the caller's contract.
+        unsafe { self.maxima.read().mul_add(std::f32::consts::LN_2, s.reduce_add(s.load(self.sums)).ln()) }
     }
 }
 

@@ -43,13 +43,15 @@ pub struct Product {
     pub c_row: usize,
 }
 
-/// What the chains of a product start from.
+/// What the chains of a product start from, and what becomes of the old C.
 #[derive(Clone, Copy)]
 pub enum Start {
     /// Zero; the old C is not read.
     Zero,
     /// The old C.
     Keep,
+    /// Zero; behind its chains, row i becomes `old[i]` · the old C + `new[i]` · the sums. There are factors of every row of the block.
+    Merge { old: *const f32, new: *const f32 },
 }
 
 impl Product {
@@ -83,7 +85,10 @@ impl Product {
                 a = a.wrapping_add(self.a_k);
                 b = b.wrapping_add(self.b_k);
             }
-            self.end(s, column, &acc);
+            match start {
+                Start::Zero | Start::Keep => self.end(s, column, &acc),
+                Start::Merge { old, new } => self.merge(s, column, &acc, old, new),
+            }
         }
     }
 
@@ -122,6 +127,31 @@ impl Product {
             for w in 0..W {
                 // SAFETY: the caller's contract.
                 unsafe { s.store(self.c.add(r * self.c_row + column + w * S::LANES), acc[r][w]) };
+            }
+        }
+    }
+
+    /// Merges the sums of `R` rows by `W` vectors from column `column` on into C with factors of each row.
+    ///
+    /// # Safety
+    /// These elements of C can be read and written, and the factors of `R` rows read.
+    #[inline(always)]
+    unsafe fn merge<S: Simd, const R: usize, const W: usize>(
+        &self,
+        s: S,
+        column: usize,
+        acc: &[[S::V; W]; R],
+        old: *const f32,
+        new: *const f32,
+    ) {
+        for r in 0..R {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let (old, new) = (s.splat(*old.add(r)), s.splat(*new.add(r)));
+                for w in 0..W {
+                    let c = self.c.add(r * self.c_row + column + w * S::LANES);
+                    s.store(c, s.fma(s.load(c), old, s.mul(acc[r][w], new)));
+                }
             }
         }
     }
