@@ -1,4 +1,4 @@
-//! What is read soon of keys and values, asked for on the way.
+//! Memory that is wanted soon, asked for on the way.
 
 use crate::kernels::vector::Simd;
 use std::slice::Iter;

@@ -1,7 +1,7 @@
 //! Attention of a block of query rows over the keys before each: what a call gets, and what it has to fit.
 
 use super::forward::{Around, Forward, Output};
-use super::online_softmax::{part_floats, running_floats};
+use super::running::{part_floats, running_floats};
 use super::tile::{KEY_TILE, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
@@ -72,7 +72,10 @@ impl<E: Stored> AttentionInput<'_, E> {
     pub(super) fn heads(&self) -> (usize, usize) {
         let (d, width, queries) = (self.head_dim, self.keys.width(), self.q.width());
         assert!(d > 0 && width > 0 && width.is_multiple_of(d), "attention keys of {width} elements for heads of {d}");
-        assert!(queries.is_multiple_of(width), "attention queries of {queries} elements for keys of {width}");
+        assert!(
+            queries > 0 && queries.is_multiple_of(width),
+            "attention queries of {queries} elements for keys of {width}"
+        );
         assert!(self.values.width() == width, "attention keys and values differ in width");
         assert!(self.positions.len() == self.q.rows(), "attention rows differ");
         (width / d, queries / width)

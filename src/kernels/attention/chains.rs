@@ -8,7 +8,7 @@
 
 use super::ahead::Stream;
 use super::online_softmax::State;
-use super::tile::{BLOCK_ROWS, KEY_TILE, Product};
+use super::tile::{BLOCK_ROWS, KEY_TILE, Product, Start};
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd};
 
@@ -187,5 +187,5 @@ unsafe fn block<S: Simd, const R: usize, const W: usize>(s: S, scores: Product, 
         }
     }
     // SAFETY: the caller's contract.
-    unsafe { scores.end(s, column, &total) };
+    unsafe { scores.end(s, column, Start::Zero, &total) };
 }

@@ -148,7 +148,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                     // As much of what follows as is read of this head.
                     (0..rows.count).for_each(|_| stream.fetch(s, d * size_of::<E>()));
                     self.load_values(s, state, head, rows);
-                    self.sum_values(s, state, sums(head, state.values, padded(d)), limits);
+                    self.sum_values(s, state, sums(head, state.values, padded(d)), limits, Start::Zero);
                 }
                 return;
             }

@@ -1,21 +1,19 @@
 //! The tiles of a block of query rows, one after the other: scores, softmax and sums of values.
 #![allow(unsafe_code)]
 
-use super::ahead::{Ahead, fetch};
+use super::ahead::Ahead;
 use super::call::{AttentionInput, attention_forward_scratch};
 use super::chains::chained_rows;
 use super::load::{TileRows, copy_row, transpose_tile};
-use super::online_softmax::{Part, Running, State, part_floats, running_floats, scale_row};
-use super::pairs::{narrow_row, sum_last_pairs, transpose_pairs, zip_rows};
+use super::online_softmax::State;
+use super::pairs::{sum_last_pairs, transpose_pairs, zip_rows};
+use super::running::{Part, Running, part_floats, running_floats};
 use super::tile::{BLOCK_ROWS, KEY_TILE, Product, SPAN, Start, block_rows, least, most, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;
 use crate::kernels::vector::{Kernel, Simd, dispatch, dispatch_pairs};
 use crate::kernels::view::{View, ViewMut};
 use std::ops::Range;
-
-/// Rows of queries, and of results, between what is read or written and what is asked for.
-const QUERY_ROWS_AHEAD: usize = 8;
 
 /// A call of [`attention_forward_heads`](super::attention_forward_heads) or [`attention_parts`](super::attention_parts), whose shapes fit and whose
 /// scratch is large enough.
@@ -125,35 +123,6 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
     }
 
-    /// Scales the queries and clears the running state.
-    #[inline(always)]
-    unsafe fn load_queries<S: Simd>(&self, s: S, state: State) {
-        let (d, rows) = (self.input.head_dim, self.input.positions.len());
-        let scale = self.input.scale * std::f32::consts::LOG2_E;
-        let n = rows * self.group * self.kv_heads;
-        // SAFETY: the state holds n vectors; a query row holds kv_heads · group · d elements.
-        unsafe {
-            for row in 0..rows {
-                if row + QUERY_ROWS_AHEAD < rows {
-                    fetch(s, self.input.q.row_ptr(row + QUERY_ROWS_AHEAD), self.input.q.width());
-                }
-                let q = self.input.q.row_ptr(row);
-                for head in 0..self.kv_heads {
-                    for i in 0..self.group {
-                        let src = q.add((head * self.group + i) * d);
-                        let dst = state.q.add(((head * rows + row) * self.group + i) * state.q_row);
-                        if Self::pairs::<S>() {
-                            narrow_row(s, src, d, scale, dst);
-                        } else {
-                            scale_row(s, src, d, scale, dst);
-                        }
-                    }
-                }
-            }
-            state.running.clear(n);
-        }
-    }
-
     /// One tile, head by head, its keys transposed for the products.
     #[inline(always)]
     unsafe fn transposed_tile<S: Simd>(&self, s: S, state: State, rows: &TileRows<E>, next: &TileRows<E>) {
@@ -226,7 +195,8 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
         let vectors = self.vectors();
         let state = state.after(span.start);
-        // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile.
+        // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile. `softmax` writes the maxima and sums
+        // of the part; its factors outlive the products, and running results lie apart from scores and values.
         unsafe {
             ahead.fetch(s, span.start / SPAN, vectors.div_ceil(SPAN));
             let (a, b, c) = (state.q, state.keys.cast_const(), state.scores);
@@ -254,16 +224,14 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 // Rows whose limits differ are better off in small blocks.
                 let equal = limits[first..first + rows].iter().all(|&l| l == limits[first]);
                 next += if equal { rows } else { rows.min(BLOCK_ROWS) };
-                let whole = equal && limits[first] == KEY_TILE;
-                match running.merging(sums, part, &factors, first..next).filter(|_| whole) {
-                    Some((sums, merge)) if Self::pairs::<S>() => {
-                        sums.pair_rows(s, next - first, width, (0, KEY_TILE / 2), merge);
-                    }
-                    Some((sums, merge)) => sums.rows(s, next - first, width, (0, KEY_TILE), merge),
-                    None => {
-                        self.sum_values(s, state, sums.after(first), &limits[first..next]);
-                        running.merge_results(s, part, &factors, first..next);
-                    }
+                let (span, limits) = (first..next, &limits[first..next]);
+                let whole = equal && limits[0] == KEY_TILE;
+                let merging = if whole { running.merging(sums, part, &factors, span.clone()) } else { None };
+                if let Some((merging, start)) = merging {
+                    self.sum_values(s, state, merging, limits, start);
+                } else {
+                    self.sum_values(s, state, sums.after(first), limits, Start::Zero);
+                    running.merge_results(s, part, &factors, span);
                 }
             }
         }
@@ -282,47 +250,23 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
     }
 
-    /// The product `sums` of a block of rows over the values that were brought together, each row up to its limit.
+    /// The product `sums` of a block of rows over the values that were brought together, each row up to its limit. To be merged, all rows have to
+    /// see the whole tile.
     #[inline(always)]
-    pub(super) unsafe fn sum_values<S: Simd>(&self, s: S, state: State, sums: Product, limits: &[usize]) {
+    pub(super) unsafe fn sum_values<S: Simd>(&self, s: S, state: State, sums: Product, limits: &[usize], start: Start) {
         let width = padded(self.input.head_dim) / S::LANES;
         let least = least(limits);
+        debug_assert!(least == KEY_TILE || !matches!(start, Start::Merge { .. }), "what is added after merging");
         // SAFETY: the caller's; products end at the limits, which are within the tile.
         unsafe {
             if Self::pairs::<S>() {
-                sums.pair_rows(s, limits.len(), width, (0, least / 2), Start::Zero);
+                sums.pair_rows(s, limits.len(), width, (0, least / 2), start);
                 for (i, &limit) in limits.iter().enumerate() {
                     sum_last_pairs(s, state.last, sums.after(i), width, (least / 2, limit));
                 }
             } else {
-                sums.rows(s, limits.len(), width, (0, least), Start::Zero);
+                sums.rows(s, limits.len(), width, (0, least), start);
                 sums.last_rows(s, width, least, limits);
-            }
-        }
-    }
-
-    /// Divides by the sums and writes the results.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&mut self, s: S, state: State) {
-        let Output::Rows(out, log_sum_exp) = &mut self.output else { return };
-        let (d, rows) = (self.input.head_dim, self.input.positions.len());
-        for row in 0..rows {
-            if row + QUERY_ROWS_AHEAD < rows {
-                fetch(s, out.row_ptr(row + QUERY_ROWS_AHEAD), self.input.q.width());
-            }
-            let to = out.row_ptr(row);
-            for head in 0..self.kv_heads {
-                for i in 0..self.group {
-                    let (column, v) = (head * self.group + i, (head * rows + row) * self.group + i);
-                    // SAFETY: the state holds vector v; the output row holds one head of d elements per column.
-                    unsafe {
-                        let running = state.running.after(v);
-                        running.write(s, d, to.add(column * d));
-                        if let Some(log_sum_exp) = log_sum_exp {
-                            log_sum_exp.row_mut(row)[column] = running.log_sum_exp(s);
-                        }
-                    }
-                }
             }
         }
     }

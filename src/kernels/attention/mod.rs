@@ -5,7 +5,7 @@
 //!
 //! A row has the same bits alone, in any block, and for any number of workers. A score is a fixed number of chains over the head's elements
 //! ([`chains`]; over bf16 pairs one). A tile's part of a result is one chain over its keys in ascending order, its exponentials refer to the
-//! tile's own maximum, and parts are merged in the order of tiles ([`online_softmax`]), as they come or by whoever has them all ([`parts`]).
+//! tile's own maximum, and parts are merged in the order of tiles ([`running`]), as they come or by whoever has them all ([`parts`]).
 //!
 //! Keys and values in f16 and bf16 are widened to f32. Where [`Isa::uses_bf16_dots`](super::isa::Isa::uses_bf16_dots), the products over those in
 //! bf16 are dot products of pairs with f32 sums instead: queries and probabilities are rounded to bf16, and the softmax stays in f32.
@@ -23,6 +23,8 @@ mod load;
 mod online_softmax;
 mod pairs;
 mod parts;
+mod query_rows;
+mod running;
 mod tile;
 
 pub use backward::{AttentionPart, AttentionSaved, attention_backward};

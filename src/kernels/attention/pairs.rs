@@ -153,6 +153,6 @@ pub unsafe fn sum_zipped<S: Simd, const N: usize>(
                 }
             }
         }
-        sums.end(s, column, &acc);
+        sums.end(s, column, start, &acc);
     }
 }

@@ -8,7 +8,7 @@
 
 use super::call::AttentionInput;
 use super::forward::{Around, Forward, Output};
-use super::online_softmax::{Part, Running, part_floats, running_floats};
+use super::running::{Part, Running, part_floats, running_floats};
 use super::tile::{BLOCK_ROWS, KEY_TILE, SPAN, padded};
 use crate::kernels::isa::Isa;
 use crate::kernels::vector::stored::Stored;

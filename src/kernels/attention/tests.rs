@@ -27,17 +27,17 @@ fn reference(q: &[f32], keys: &[f32], values: &[f32], d: usize, count: usize, sc
     (out, most + sum.ln())
 }
 
-struct Case {
+pub(super) struct Case {
     d: usize,
     group: usize,
     t: usize,
-    q: Vec<f32>,
-    k: Vec<f32>,
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
     v: Vec<f32>,
 }
 
 impl Case {
-    fn new(d: usize, group: usize, t: usize) -> Self {
+    pub fn new(d: usize, group: usize, t: usize) -> Self {
         Case { d, group, t, q: values(t * group * d, 1), k: values(t * d, 2), v: values(t * d, 3) }
     }
 
@@ -47,7 +47,7 @@ impl Case {
 
     /// Rows `positions` in one call; keys and values are rows of a wider buffer whose other elements, and whose rows after the
     /// last position, are NaN.
-    fn run_as<E: Stored>(&self, isa: Isa, positions: &[u32], narrow: fn(f32) -> E) -> (Vec<f32>, Vec<f32>) {
+    pub fn run_as<E: Stored>(&self, isa: Isa, positions: &[u32], narrow: fn(f32) -> E) -> (Vec<f32>, Vec<f32>) {
         let (d, width, gap) = (self.d, self.group * self.d, 5);
         let known = positions.iter().max().map_or(0, |&p| p as usize + 1);
         let spread = |x: &[f32]| {

@@ -43,14 +43,15 @@ pub struct Product {
     pub c_row: usize,
 }
 
-/// What the chains of a product start from, and what becomes of the old C.
+/// What the chains of a product start from, and what becomes of the old C after them.
 #[derive(Clone, Copy)]
 pub enum Start {
     /// Zero; the old C is not read.
     Zero,
     /// The old C.
     Keep,
-    /// Zero; behind its chains, row i becomes `old[i]` · the old C + `new[i]` · the sums. There are factors of every row of the block.
+    /// Zero; then row i, counted from the first of the product, becomes `old[i]` · the old C + `new[i]` · its sums. [`Product::after`] does not move
+    /// the factors.
     Merge { old: *const f32, new: *const f32 },
 }
 
@@ -85,10 +86,7 @@ impl Product {
                 a = a.wrapping_add(self.a_k);
                 b = b.wrapping_add(self.b_k);
             }
-            match start {
-                Start::Zero | Start::Keep => self.end(s, column, &acc),
-                Start::Merge { old, new } => self.merge(s, column, &acc, old, new),
-            }
+            self.end(s, column, start, &acc);
         }
     }
 
@@ -117,40 +115,30 @@ impl Product {
         acc
     }
 
-    /// Stores the sums of `R` rows by `W` vectors from column `column` on.
+    /// Brings the sums of `R` rows by `W` vectors, which began with `start`, into C from column `column` on.
     ///
     /// # Safety
-    /// These elements of C can be written.
+    /// These elements of C can be written, and read to be merged; then there are factors of `R` rows.
     #[inline(always)]
-    pub unsafe fn end<S: Simd, const R: usize, const W: usize>(&self, s: S, column: usize, acc: &[[S::V; W]; R]) {
-        for r in 0..R {
-            for w in 0..W {
-                // SAFETY: the caller's contract.
-                unsafe { s.store(self.c.add(r * self.c_row + column + w * S::LANES), acc[r][w]) };
-            }
-        }
-    }
-
-    /// Merges the sums of `R` rows by `W` vectors from column `column` on into C with factors of each row.
-    ///
-    /// # Safety
-    /// These elements of C can be read and written, and the factors of `R` rows read.
-    #[inline(always)]
-    unsafe fn merge<S: Simd, const R: usize, const W: usize>(
+    pub unsafe fn end<S: Simd, const R: usize, const W: usize>(
         &self,
         s: S,
         column: usize,
+        start: Start,
         acc: &[[S::V; W]; R],
-        old: *const f32,
-        new: *const f32,
     ) {
         for r in 0..R {
-            // SAFETY: the caller's contract.
-            unsafe {
-                let (old, new) = (s.splat(*old.add(r)), s.splat(*new.add(r)));
-                for w in 0..W {
+            for w in 0..W {
+                // SAFETY: the caller's contract.
+                unsafe {
                     let c = self.c.add(r * self.c_row + column + w * S::LANES);
-                    s.store(c, s.fma(s.load(c), old, s.mul(acc[r][w], new)));
+                    let sums = match start {
+                        Start::Zero | Start::Keep => acc[r][w],
+                        Start::Merge { old, new } => {
+                            s.fma(s.load(c), s.splat(*old.add(r)), s.mul(acc[r][w], s.splat(*new.add(r))))
+                        }
+                    };
+                    s.store(c, sums);
                 }
             }
         }
@@ -186,7 +174,7 @@ impl Product {
     /// chain of fused multiply-adds over ascending k.
     ///
     /// # Safety
-    /// The elements of A, B and C so addressed are inside live allocations, C apart from A and B.
+    /// The elements of A, B and C so addressed are inside live allocations, C apart from A and B. To be merged, rows have factors.
     #[inline(always)]
     pub unsafe fn rows<S: Simd>(self, s: S, rows: usize, vectors: usize, ks: (usize, usize), start: Start) {
         s.call(Rows::<false, _> { product: self, rows, vectors, ks, start, each_k: || {} });
