@@ -180,7 +180,7 @@ impl Product {
         s.call(Rows::<false, _> { product: self, rows, vectors, ks, start, each_k: || {} });
     }
 
-    /// As [`Product::rows`], with something to be done beside each k of a block.
+    /// As [`Product::rows`], with something to be done beside each k of a block. No call of its own, which would take as long as a few k.
     ///
     /// # Safety
     /// As [`Product::rows`].
@@ -194,7 +194,7 @@ impl Product {
         start: Start,
         each_k: impl FnMut(),
     ) {
-        s.call(Rows::<false, _> { product: self, rows, vectors, ks, start, each_k });
+        Rows::<false, _> { product: self, rows, vectors, ks, start, each_k }.run(s);
     }
 
     /// Adds to row i what is left of its sum over k, from `from` to `limits[i]`.
