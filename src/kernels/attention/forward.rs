@@ -195,8 +195,8 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         }
         let vectors = self.vectors();
         let state = state.after(span.start);
-        // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile. `softmax` writes the maxima and sums
-        // of the part; its factors outlive the products, and running results lie apart from scores and values.
+        // SAFETY: the state holds the vectors and the tile; products end at the limits, which are within the tile. `softmax` writes the maxima and
+        // sums of the part; its factors outlive the products, and running results lie apart from scores and values.
         unsafe {
             ahead.fetch(s, span.start / SPAN, vectors.div_ceil(SPAN));
             let (a, b, c) = (state.q, state.keys.cast_const(), state.scores);
@@ -224,14 +224,14 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 // Rows whose limits differ are better off in small blocks.
                 let equal = limits[first..first + rows].iter().all(|&l| l == limits[first]);
                 next += if equal { rows } else { rows.min(BLOCK_ROWS) };
-                let (span, limits) = (first..next, &limits[first..next]);
+                let (block, limits) = (first..next, &limits[first..next]);
                 let whole = equal && limits[0] == KEY_TILE;
-                let merging = if whole { running.merging(sums, part, &factors, span.clone()) } else { None };
+                let merging = if whole { running.merging(sums, part, &factors, block.clone()) } else { None };
                 if let Some((merging, start)) = merging {
                     self.sum_values(s, state, merging, limits, start);
                 } else {
                     self.sum_values(s, state, sums.after(first), limits, Start::Zero);
-                    running.merge_results(s, part, &factors, span);
+                    running.merge_results(s, part, &factors, block);
                 }
             }
         }

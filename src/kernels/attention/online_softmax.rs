@@ -40,27 +40,12 @@ impl State {
     /// Scores and part have as many rows as there are limits, each at most KEY_TILE.
     #[inline(always)]
     pub unsafe fn softmax<S: Simd, const PAIRS: bool>(self, s: S, limits: &[usize]) {
-        let lowest = s.splat(f32::NEG_INFINITY);
         // SAFETY: the scores hold rows of KEY_TILE; LANES divides KEY_TILE and is at most PAD.
         unsafe {
             for (i, &limit) in limits.iter().enumerate() {
                 let row = self.scores.add(i * KEY_TILE);
-                let mut most = lowest;
-                if limit == KEY_TILE {
-                    // Most are: a loop of known length.
-                    for at in (0..KEY_TILE).step_by(S::LANES) {
-                        most = s.max(most, s.load(row.add(at)));
-                    }
-                } else {
-                    for at in (0..limit).step_by(S::LANES) {
-                        let mut x = s.load(row.add(at));
-                        if limit - at < S::LANES {
-                            x = s.keep_first(x, limit - at, lowest);
-                            s.store(row.add(at), x);
-                        }
-                        most = s.max(most, x);
-                    }
-                }
+                // Most rows see all of a tile: a loop of known length.
+                let most = if limit == KEY_TILE { largest(s, row, KEY_TILE) } else { largest(s, row, limit) };
                 *self.part.after(i).maximum() = s.reduce_max(most);
             }
             for (i, &limit) in limits.iter().enumerate() {
@@ -77,6 +62,28 @@ impl State {
             }
         }
     }
+}
+
+/// The largest of the first `limit` scores of a row, in lanes; −∞ takes the place of what is left of the last vector.
+///
+/// # Safety
+/// `limit` values rounded up to whole vectors can be read and written at `row`.
+#[inline(always)]
+unsafe fn largest<S: Simd>(s: S, row: *mut f32, limit: usize) -> S::V {
+    let lowest = s.splat(f32::NEG_INFINITY);
+    let mut most = lowest;
+    for at in (0..limit).step_by(S::LANES) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut x = s.load(row.add(at));
+            if limit - at < S::LANES {
+                x = s.keep_first(x, limit - at, lowest);
+                s.store(row.add(at), x);
+            }
+            most = s.max(most, x);
+        }
+    }
+    most
 }
 
 /// Turns the first `limit` scores of a row, whole vectors, into 2^(score − shift), with `PAIRS` as pairs of bf16 values; gives the lanes' sums.

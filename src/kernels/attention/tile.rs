@@ -50,8 +50,8 @@ pub enum Start {
     Zero,
     /// The old C.
     Keep,
-    /// Zero; then row i, counted from the first of the product, becomes `old[i]` · the old C + `new[i]` · its sums. [`Product::after`] does not move
-    /// the factors.
+    /// Zero; then row i, counted from the first of the product, becomes `old[i]` · the old C + `new[i]` · its sums. [`Product::after`] does not
+    /// move the factors.
     Merge { old: *const f32, new: *const f32 },
 }
 
