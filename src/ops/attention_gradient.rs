@@ -8,7 +8,7 @@ use super::shares::{Piece, Shares};
 use super::{Capacity, Cost, Kernel, Op, Operands, RowDep, Scratch, Signature, rule};
 use crate::graph::Attrs;
 use crate::kernels::attention::{
-    AttentionPart, AttentionSaved, KEY_TILE, attention_backward, attention_backward_scratch,
+    AttentionPart, AttentionSaved, GRADIENT_TILE, attention_backward, attention_backward_scratch,
 };
 use crate::tensor::TensorType;
 
@@ -73,7 +73,7 @@ impl GradientKernel {
 
     /// Blocks of queries, as many as tiles of keys, of the longest sequence.
     fn blocks(o: &dyn Operands) -> usize {
-        o.rows().segments().iter().map(|s| s.count.div_ceil(KEY_TILE)).max().unwrap_or(0)
+        o.rows().segments().iter().map(|s| s.count.div_ceil(GRADIENT_TILE)).max().unwrap_or(0)
     }
 
     fn shares(&self, o: &dyn Operands) -> Shares {
@@ -107,7 +107,7 @@ impl Kernel for GradientKernel {
         let (segment, kv) = (o.rows().segments()[unit / kv_heads], unit % kv_heads);
         debug_assert!(segment.first_row == 0, "gradients of attention need whole sequences");
         let rows = segment.start..segment.start + segment.count;
-        if matches!(part, AttentionPart::Keys(n) | AttentionPart::Queries(n) if n * KEY_TILE >= rows.len()) {
+        if matches!(part, AttentionPart::Keys(n) | AttentionPart::Queries(n) if n * GRADIENT_TILE >= rows.len()) {
             return;
         }
         let group = self.heads.group();

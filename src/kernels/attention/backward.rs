@@ -42,9 +42,9 @@ pub struct AttentionSaved<'a> {
 pub enum AttentionPart {
     /// Everything.
     All,
-    /// `d_q` of the block of [`KEY_TILE`](super::KEY_TILE) rows with this number.
+    /// `d_q` of the block of [`GRADIENT_TILE`](super::GRADIENT_TILE) rows with this number.
     Queries(usize),
-    /// `d_keys` and `d_values` of the tile of [`KEY_TILE`](super::KEY_TILE) rows with this number.
+    /// `d_keys` and `d_values` of the tile of [`GRADIENT_TILE`](super::GRADIENT_TILE) rows with this number.
     Keys(usize),
 }
 

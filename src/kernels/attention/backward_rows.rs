@@ -36,8 +36,8 @@ impl Backward<'_, '_, '_, '_> {
         let values = row_pointers(&self.saved.values, first, count);
         // SAFETY: the rows hold d elements, the parts a tile.
         unsafe {
-            transpose_tile(s, &keys[..count], self.d, parts.keys_transposed);
-            transpose_tile(s, &values[..count], self.d, parts.values_transposed);
+            transpose_tile::<_, _, TILE>(s, &keys[..count], self.d, parts.keys_transposed);
+            transpose_tile::<_, _, TILE>(s, &values[..count], self.d, parts.values_transposed);
             for (i, &key) in keys[..count].iter().enumerate() {
                 copy_row(s, key, self.d, self.saved.scale, parts.keys.add(i * padded(self.d)));
             }

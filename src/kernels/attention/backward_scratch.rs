@@ -1,9 +1,9 @@
 //! The scratch that gradients of attention are computed in.
 
-use super::tile::{KEY_TILE, padded};
+use super::tile::{GRADIENT_TILE, padded};
 
 /// Query rows of a tile pair: as many as keys, so that only pairs on the diagonal are cut by causality.
-pub const TILE: usize = KEY_TILE;
+pub const TILE: usize = GRADIENT_TILE;
 
 /// Query blocks that are packed together and meet a key tile while it is packed, so that rows that lie far apart are read once
 /// for many pairs; with heads of 64 all that is packed takes half a MiB of the second-level cache.

@@ -127,7 +127,7 @@ fn any_split_into_parts_gives_the_same_bits() {
         let case = Case::new(d, group, t);
         for isa in Isa::available() {
             let whole = case.run(isa, &[AttentionPart::All]);
-            let tiles = t.div_ceil(KEY_TILE);
+            let tiles = t.div_ceil(GRADIENT_TILE);
             let mut parts: Vec<AttentionPart> = (0..tiles).rev().map(AttentionPart::Queries).collect();
             parts.extend((0..tiles).rev().map(AttentionPart::Keys));
             let pieces = case.run(isa, &parts);

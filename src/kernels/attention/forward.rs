@@ -138,7 +138,7 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 if Self::pairs::<S>() {
                     transpose_pairs(s, &keys.map(<*const E>::cast)[..rows.count], d, state.keys);
                 } else {
-                    transpose_tile(s, &keys[..rows.count], d, state.keys);
+                    transpose_tile::<_, _, KEY_TILE>(s, &keys[..rows.count], d, state.keys);
                 }
                 self.load_values(s, state, head, rows);
                 let mut v = 0;

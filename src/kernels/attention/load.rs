@@ -43,30 +43,35 @@ pub fn row_pointers<E>(rows: &View<E>, first: usize, count: usize) -> [*const E;
     pointers
 }
 
-/// Writes the transpose of `rows` (`width` elements each) to `dst`: row d has [`KEY_TILE`] floats, one per source row. Sources
-/// beyond `rows.len()` read as zero up to the next multiple of the vector and are not written after it.
+/// Writes the transpose of `rows` (`width` elements each) to `dst`: row d has `TILE` floats, one per source row. Sources beyond
+/// `rows.len()` read as zero up to the next multiple of the vector and are not written after it.
 ///
 /// # Safety
-/// `width` elements are readable at each pointer; `dst` holds `width · KEY_TILE` floats.
+/// `width` elements are readable at each pointer; `dst` holds `width · TILE` floats, and there are at most `TILE` rows, a multiple of the lanes.
 #[inline(always)]
-pub unsafe fn transpose_tile<S: Simd, E: Stored>(s: S, rows: &[*const E], width: usize, dst: *mut f32) {
+pub unsafe fn transpose_tile<S: Simd, E: Stored, const TILE: usize>(
+    s: S,
+    rows: &[*const E],
+    width: usize,
+    dst: *mut f32,
+) {
     let mut first = 0;
     while first < rows.len() {
         let group = &rows[first..rows.len().min(first + S::LANES)];
         let mut column = 0;
         while column < width {
             let count = S::LANES.min(width - column);
-            // SAFETY: the caller's contract; first + LANES ≤ KEY_TILE as LANES divides it.
+            // SAFETY: the caller's contract; first + LANES ≤ TILE as LANES divides it.
             unsafe {
                 let block = s.load_transposed(group, column, count);
-                let to = dst.add(column * KEY_TILE + first);
+                let to = dst.add(column * TILE + first);
                 if count == S::LANES {
                     for j in 0..S::LANES {
-                        s.store(to.add(j * KEY_TILE), block.as_ref()[j]);
+                        s.store(to.add(j * TILE), block.as_ref()[j]);
                     }
                 } else {
                     for j in 0..count {
-                        s.store(to.add(j * KEY_TILE), block.as_ref()[j]);
+                        s.store(to.add(j * TILE), block.as_ref()[j]);
                     }
                 }
             }

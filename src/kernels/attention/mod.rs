@@ -34,7 +34,7 @@ pub use forward::Around;
 pub use parts::{
     MERGED_HEADS, attention_part_floats, attention_parts, merge_attention_parts, merge_scratch, parts_heads,
 };
-pub use tile::KEY_TILE;
+pub use tile::{GRADIENT_TILE, KEY_TILE};
 
 /// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group`
 /// query heads per key-value head.

@@ -19,7 +19,7 @@ pub unsafe fn transpose_pairs<S: Simd>(s: S, rows: &[*const u16], width: usize, 
     }
     // SAFETY: the caller's contract; a word is two elements, and loads need no alignment.
     unsafe {
-        transpose_tile(s, &words[..rows.len()], width / 2, dst);
+        transpose_tile::<_, _, KEY_TILE>(s, &words[..rows.len()], width / 2, dst);
         if width % 2 == 1 {
             let last = dst.add(width / 2 * KEY_TILE);
             for i in 0..rows.len().next_multiple_of(S::LANES) {

@@ -162,13 +162,13 @@ mod tests {
     fn check<E: Stored>(narrow: fn(f32) -> E) {
         for isa in Isa::available() {
             for (d, group, kv_heads, position, infinite) in [
-                (64, 1, 12, 255, None),
-                (64, 3, 3, 250, None),
-                (64, 1, 20, 130, None),
-                (20, 2, 4, 64, Some(64)),
-                (128, 4, 2, 199, None),
-                (6, 1, 5, 63, None),
-                (64, 1, 2, 128, Some(128)),
+                (64, 1, 12, 4 * KEY_TILE - 1, None),
+                (64, 3, 3, 4 * KEY_TILE - 6, None),
+                (64, 1, 20, 2 * KEY_TILE + 2, None),
+                (20, 2, 4, KEY_TILE, Some(KEY_TILE)),
+                (128, 4, 2, 3 * KEY_TILE + 7, None),
+                (6, 1, 5, KEY_TILE - 1, None),
+                (64, 1, 2, 2 * KEY_TILE, Some(2 * KEY_TILE)),
             ] {
                 // Rows after the position are not numbers, and rows have a gap.
                 let (t, heads, stride) = (position + 70, kv_heads * group, kv_heads * d + 2);

@@ -256,6 +256,7 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::super::tests::Case;
+    use super::super::tile::KEY_TILE;
     use crate::kernels::isa::Isa;
     use crate::kernels::vector::stored::Stored;
 
@@ -265,12 +266,12 @@ mod tests {
         fn check<E: Stored>(narrow: fn(f32) -> E) {
             for isa in Isa::available() {
                 for (d, group, tile) in [(64, 1, 0), (64, 3, 1), (20, 1, 1), (20, 2, 0)] {
-                    let mut case = Case::new(d, group, 150);
-                    case.k[tile * 64 * d..(tile + 1) * 64 * d].fill(-1e38);
+                    let mut case = Case::new(d, group, 2 * KEY_TILE + 22);
+                    case.k[tile * KEY_TILE * d..(tile + 1) * KEY_TILE * d].fill(-1e38);
                     for (i, q) in case.q.chunks_exact_mut(d).enumerate() {
                         q.fill(if i % 2 == 0 { 100.0 } else { 1e-36 });
                     }
-                    let rows: Vec<u32> = (130..150).collect();
+                    let rows: Vec<u32> = (2 * KEY_TILE as u32 + 2..2 * KEY_TILE as u32 + 22).collect();
                     let (together, _) = case.run_as(isa, &rows, narrow);
                     for (row, together) in rows.iter().zip(together.chunks_exact(group * d)) {
                         let (alone, _) = case.run_as(isa, &[*row], narrow);

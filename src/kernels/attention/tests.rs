@@ -90,7 +90,7 @@ impl Case {
 fn forward_matches_f64() {
     for isa in Isa::available() {
         for (d, group, t) in
-            [(64, 1, 130), (16, 3, 70), (80, 2, 65), (96, 1, 64), (13, 2, 90), (128, 1, 129), (1, 1, 5)]
+            [(64, 1, 258), (16, 3, 134), (80, 2, 129), (96, 1, 128), (13, 2, 154), (128, 1, 257), (1, 1, 5)]
         {
             let case = Case::new(d, group, t);
             let positions: Vec<u32> = (0..t as u32).collect();
@@ -121,18 +121,19 @@ fn a_row_has_the_same_bits_in_any_block() {
 fn same_bits_in_any_block<E: Stored>(narrow: fn(f32) -> E) {
     for isa in Isa::available() {
         for (d, group) in [(64, 1), (64, 3), (128, 2), (20, 2), (13, 1), (34, 5), (6, 2), (3, 1), (1, 1)] {
-            let t = 150u32;
+            let t = 2 * KEY_TILE as u32 + 22;
+            let end = KEY_TILE as u32;
             let case = Case::new(d, group, t as usize);
             let all: Vec<u32> = (0..t).collect();
             let (whole, whole_lse) = case.run_as(isa, &all, narrow);
             let width = group * d;
             for rows in [
-                vec![149],
-                vec![148],
+                vec![t - 1],
+                vec![t - 2],
                 vec![0],
-                vec![63, 64],
-                (60..71).collect::<Vec<u32>>(),
-                vec![140, 3, 64],
+                vec![end - 1, end],
+                (end - 4..end + 7).collect::<Vec<u32>>(),
+                vec![t - 10, 3, end],
                 vec![7; 6],
             ] {
                 let (part, part_lse) = case.run_as(isa, &rows, narrow);
@@ -153,7 +154,7 @@ fn same_bits_in_any_block<E: Stored>(narrow: fn(f32) -> E) {
 #[test]
 fn stored_half_precision_gives_the_bits_of_its_values_in_f32() {
     fn check<E: Stored>(narrow: fn(f32) -> E, isas: Vec<Isa>) {
-        for (d, t, rows) in [(40, 70, 1), (64, 129, 1), (64, 130, 40), (13, 90, 17)] {
+        for (d, t, rows) in [(40, 134, 1), (64, 257, 1), (64, 258, 40), (13, 154, 17)] {
             let k: Vec<E> = values(t * d, 5).into_iter().map(narrow).collect();
             let wide: Vec<f32> = k.iter().map(|x| x.widen()).collect();
             let (mut out16, mut out32) = (vec![0.0; rows * d], vec![1.0; rows * d]);
@@ -180,7 +181,8 @@ fn keys_and_values_in_bf16_match_f64() {
     let round = |x: f32| half::bf16::from_f32(x).to_f32();
     for isa in Isa::available() {
         let dots = isa.uses_bf16_dots();
-        for (d, group, t) in [(64, 1, 130), (16, 3, 70), (80, 2, 65), (96, 1, 64), (13, 2, 90), (34, 1, 129), (1, 1, 5)]
+        for (d, group, t) in
+            [(64, 1, 258), (16, 3, 134), (80, 2, 129), (96, 1, 128), (13, 2, 154), (34, 1, 257), (1, 1, 5)]
         {
             let mut case = Case::new(d, group, t);
             let positions: Vec<u32> = (0..t as u32).collect();
@@ -208,8 +210,8 @@ fn keys_and_values_in_bf16_match_f64() {
 
 #[test]
 fn instruction_sets_agree_on_keys_and_values_in_bf16() {
-    let case = Case::new(64, 3, 200);
-    let positions: Vec<u32> = (0..200).collect();
+    let case = Case::new(64, 3, 300);
+    let positions: Vec<u32> = (0..300).collect();
     let (want, _) = case.run_as(Isa::Portable, &positions, half::bf16::from_f32);
     for isa in Isa::available() {
         let (got, _) = case.run_as(isa, &positions, half::bf16::from_f32);
@@ -225,16 +227,16 @@ fn instruction_sets_agree_on_keys_and_values_in_bf16() {
 fn later_rows_of_the_call_do_not_matter() {
     fn check<E: Stored>(narrow: fn(f32) -> E) {
         for isa in Isa::available() {
-            let (mut case, positions) = (Case::new(20, 2, 70), (0..70).collect::<Vec<u32>>());
+            let (mut case, positions) = (Case::new(20, 2, 140), (0..140).collect::<Vec<u32>>());
             let (clean, _) = case.run_as(isa, &positions, narrow);
-            for bad in [3, 24, 65] {
+            for bad in [3, 24, 130] {
                 case.v[bad * case.d] = f32::NAN;
                 case.k[bad * case.d] = f32::INFINITY;
                 let (out, _) = case.run_as(isa, &positions, narrow);
                 let before = bad * case.d * case.group;
                 assert_eq!(out[..before], clean[..before], "{isa:?} row {bad}");
                 assert!(out[before].is_nan(), "{isa:?} row {bad}");
-                case = Case::new(20, 2, 70);
+                case = Case::new(20, 2, 140);
             }
         }
     }
@@ -249,7 +251,7 @@ fn heads_together_give_the_bits_of_each_alone() {
         for (d, group, kv_heads, rows) in
             [(64, 1, 3, 1), (64, 1, 4, 4), (32, 2, 4, 2), (20, 3, 2, 1), (20, 1, 3, 3), (32, 2, 3, 40)]
         {
-            let (t, width) = (150, kv_heads * d);
+            let (t, width) = (2 * KEY_TILE + 22, kv_heads * d);
             let (q, k, v) = (values(rows * group * width, 1), values(t * width, 2), values(t * width, 3));
             let positions: Vec<u32> = (t - rows..t).map(|p| p as u32).collect();
             let (heads, wide) = (kv_heads * group, group * width);

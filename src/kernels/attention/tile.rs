@@ -4,8 +4,11 @@
 
 use crate::kernels::vector::{Kernel, Simd};
 
-/// Keys of a tile; tiles start at absolute multiples of it.
-pub const KEY_TILE: usize = 64;
+/// Keys of a tile; tiles start at absolute multiples of it. What each tile costs apart from its products is small beside 128 keys, and a tile and
+/// its scores still are in the first-level cache when they are wanted again.
+pub const KEY_TILE: usize = 128;
+/// Keys of a tile of gradients, which have more to keep in a cache.
+pub const GRADIENT_TILE: usize = 64;
 /// Rows of a product block.
 pub const BLOCK_ROWS: usize = 4;
 /// Rows of a block of a product of at most [`NARROW`] vectors, where there are registers for them: with fewer, multipliers would wait

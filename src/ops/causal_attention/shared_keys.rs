@@ -7,14 +7,13 @@ use crate::ops::shares::{Piece, Shares};
 use crate::ops::tiling::part;
 use std::ops::Range;
 
-/// Fewest tiles of keys for each worker: with fewer a second phase costs more than it brings.
-const TILES_OF_A_WORKER: usize = 2;
+/// Most keys for each worker that are not shared: with so few a second phase costs more than it brings.
+const KEYS_OF_A_WORKER: usize = 96;
 
 /// Floats of shared scratch: a part of each tile of the context for each query head, unless keys are never shared.
 pub fn scratch_floats(heads: &Heads, context: usize) -> usize {
-    let tiles = context.div_ceil(KEY_TILE);
-    let shares = parts_heads(heads.group(), heads.head_dim) > 0 && tiles >= 2 * TILES_OF_A_WORKER;
-    if shares { tiles * attention_part_floats(heads.heads, heads.head_dim) } else { 0 }
+    let shares = parts_heads(heads.group(), heads.head_dim) > 0 && context > 2 * KEYS_OF_A_WORKER;
+    if shares { context.div_ceil(KEY_TILE) * attention_part_floats(heads.heads, heads.head_dim) } else { 0 }
 }
 
 /// Key-value heads of adjacent tiles of keys.
@@ -39,11 +38,11 @@ impl SharedKeys {
     pub fn of(heads: &Heads, rows: &RowSet, workers: usize) -> Option<Self> {
         let [position] = rows.positions() else { return None };
         let most_heads = parts_heads(heads.group(), heads.head_dim);
-        let key_tiles = (*position as usize + 1).div_ceil(KEY_TILE);
-        if workers == 1 || most_heads == 0 || key_tiles < workers * TILES_OF_A_WORKER {
+        let keys = *position as usize + 1;
+        if workers == 1 || most_heads == 0 || keys <= workers * KEYS_OF_A_WORKER {
             return None;
         }
-        let kv_heads = heads.kv_heads;
+        let (key_tiles, kv_heads) = (keys.div_ceil(KEY_TILE), heads.kv_heads);
         let shares = Shares::split(key_tiles, (key_tiles - 1) / workers, kv_heads, workers);
         Some(SharedKeys { key_tiles, kv_heads, most_heads, shares })
     }
@@ -128,7 +127,7 @@ mod tests {
             (40, 40, 1023, 3),
             (20, 20, 511, 4),
             (40, 10, 800, 2),
-            (6, 6, 64 * 9, 4),
+            (6, 6, 128 * 7, 4),
         ] {
             let most = parts_heads(heads / kv_heads, 64);
             let heads = Heads { heads, kv_heads, head_dim: 64 };
@@ -178,9 +177,9 @@ mod tests {
             rows.push(0, first, count, 1024);
             SharedKeys::of(&heads, &rows, workers).map(|keys| keys.tiles())
         };
-        assert_eq!([shared(191, 1, 2), shared(192, 1, 2), shared(256, 1, 2)], [None, Some(2 + 2 * 12), Some(4 + 12)]);
-        assert_eq!([shared(1000, 1, 1), shared(1000, 2, 2), shared(1000, 1, 9)], [None; 3]);
+        assert_eq!([shared(191, 1, 2), shared(192, 1, 2), shared(256, 1, 2)], [None, Some(2 * 12), Some(2 + 12)]);
+        assert_eq!([shared(1000, 1, 1), shared(1000, 2, 2), shared(800, 1, 9)], [None; 3]);
         assert_eq!(scratch_floats(&heads, 255), scratch_floats(&heads, 256));
-        assert_eq!([scratch_floats(&heads, 192), scratch_floats(&heads, 193)], [0, 4 * 12 * (64 + 32)]);
+        assert_eq!([scratch_floats(&heads, 192), scratch_floats(&heads, 193)], [0, 2 * 12 * (64 + 32)]);
     }
 }
