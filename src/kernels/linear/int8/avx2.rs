@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "sums and weights of a quarter run in step")]
 
-use super::minima::{self, MINIMUM_EXPONENT, NO_EXPONENT, SPAN};
+use super::minima::{self, EXPONENT, IN_WORD, MARGIN, NO_EXPONENT, SPAN};
 use super::{LAYOUTS, ROW_BLOCK_BYTES, RowBlock, by_layout};
 use crate::kernels::linear::layout::{BLOCK, Layout, PANEL};
 use crate::kernels::linear::{Ahead, Kernel, Sums, kernels_by_rows};
@@ -98,43 +98,63 @@ unsafe fn add_minima<const R: usize>(
     blocks: Range<usize>,
     x: *const u8,
 ) {
-    let pairs = blocks.len().div_ceil(2);
+    let words = blocks.len().div_ceil(IN_WORD);
+    // SAFETY: a word of row `r`.
+    let word = |word: usize, r: usize| unsafe { *x.cast::<i32>().add(word * R + r) };
     for quarter in 0..4 {
         let of = |b: usize| {
             let (at, header) = layout.block_offset(b);
             // SAFETY: a block of the panel, and a quarter of its outputs.
             unsafe { minimum(panel.add(at + layout.quant_bytes()), panel.add(header), layout, quarter) }
         };
-        let mut largest = _mm256_setzero_si256();
+        let (mut least, mut most) = (_mm256_set1_epi32(i32::MAX), _mm256_set1_epi32(i32::MIN));
         for b in blocks.clone() {
-            let magnitude = _mm256_and_si256(_mm256_castps_si256(of(b)), _mm256_set1_epi32(0x7fff_ffff));
-            largest = _mm256_max_epi32(largest, magnitude);
+            let ordered = ordered(_mm256_castps_si256(of(b)));
+            (least, most) = (_mm256_min_epi32(least, ordered), _mm256_max_epi32(most, ordered));
         }
-        let e = _mm256_sub_ps(exponents(largest), _mm256_set1_ps(MINIMUM_EXPONENT));
+        let [least, most] = [least, most].map(|end| _mm256_castsi256_ps(ordered(end)));
+        let half = _mm256_set1_ps(0.5);
+        let middle = _mm256_mul_ps(_mm256_add_ps(least, most), half);
+        let largest = _mm256_mul_ps(_mm256_mul_ps(_mm256_sub_ps(most, least), half), _mm256_set1_ps(MARGIN));
+        // A NaN may have a sign.
+        let largest = _mm256_and_si256(_mm256_castps_si256(largest), _mm256_set1_epi32(i32::MAX));
+        let e = _mm256_sub_ps(exponents(largest), _mm256_set1_ps(EXPONENT));
         let factor = power(_mm256_sub_ps(_mm256_setzero_ps(), e));
-        let whole = |b| _mm256_cvtps_epi32(_mm256_mul_ps(of(b), factor));
+        let whole = |b: usize| match b < blocks.end {
+            true => _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(of(b), middle), factor)),
+            false => _mm256_setzero_si256(),
+        };
+        let pair = |b: usize| _mm256_blend_epi16::<0b1010_1010>(whole(b), _mm256_slli_epi32::<16>(whole(b + 2)));
         let mut dots = [_mm256_setzero_si256(); R];
-        for pair in 0..pairs {
-            let b = blocks.start + 2 * pair;
-            let late = if b + 1 < blocks.end { whole(b + 1) } else { _mm256_setzero_si256() };
-            let words = _mm256_blend_epi16::<0b1010_1010>(whole(b), _mm256_slli_epi32::<16>(late));
+        for i in 0..words {
+            let b = blocks.start + i * IN_WORD;
+            let (even, odd) = (pair(b), pair(b + 1));
             for (r, dot) in dots.iter_mut().enumerate() {
-                // SAFETY: a pair of sums of row `r`.
-                let y = _mm256_set1_epi32(unsafe { *x.cast::<i32>().add(pair * R + r) });
-                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(words, y));
+                let y = _mm256_set1_epi32(word(i, r));
+                let e = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(y)));
+                let o = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(y));
+                *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(e, o));
             }
         }
         for r in 0..R {
-            // SAFETY: the exponent of row `r`.
-            let f = _mm256_set1_ps(unsafe { *x.cast::<f32>().add(pairs * R + r) });
+            let [f, total] = [words, words + 2].map(|i| _mm256_castsi256_ps(_mm256_set1_epi32(word(i, r))));
             let e = _mm256_add_ps(e, f);
             // Half of it at a time, as either power alone may be no normal number.
             let half = _mm256_floor_ps(_mm256_mul_ps(e, _mm256_set1_ps(0.5)));
             let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[r]), power(half));
             let product = _mm256_mul_ps(product, power(_mm256_sub_ps(e, half)));
+            let product = _mm256_add_ps(product, _mm256_mul_ps(middle, total));
             sums[r][quarter] = _mm256_add_ps(sums[r][quarter], product);
         }
     }
+}
+
+/// Floats, given as bits, in an order of integers, NaN above or below all; its own inverse.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn ordered(bits: __m256i) -> __m256i {
+    let below = _mm256_and_si256(_mm256_srai_epi32::<31>(bits), _mm256_set1_epi32(i32::MAX));
+    _mm256_xor_si256(bits, below)
 }
 
 /// Exponents of two of magnitudes, given as bits: [`NO_EXPONENT`] of zero, NaN where they are not finite. None is subnormal.

@@ -62,7 +62,8 @@ macro_rules! define {
                     let panel_here = panel.wrapping_add(layout.block_offset(start).0 - layout.super_header_bytes());
                     let mut minima = [OfPanel::<LAYOUT> { panel: panel_here, blocks: end - start, half: first }; H];
                     minima.iter_mut().enumerate().for_each(|(h, minima)| minima.half += h);
-                    let mut largest = [_mm512_setzero_si512(); H];
+                    // SAFETY: the CPU has the features.
+                    let mut ends = [unsafe { OfPanel::<LAYOUT>::no_ends() }; H];
                     for b in start..end {
                         let (at, header) = layout.block_offset(b);
                         let block = panel.wrapping_add(at);
@@ -121,14 +122,25 @@ macro_rules! define {
                         if layout.has_min() {
                             for h in 0..H {
                                 // SAFETY: a block of the panel.
-                                largest[h] = unsafe { minima[h].grow(largest[h], b - start) };
+                                ends[h] = unsafe { minima[h].widen(ends[h], b - start) };
                             }
                         }
                     }
                     if layout.has_min() {
                         let y = minima::sums_of(x, k_blocks, R, start);
-                        // SAFETY: the panel has these blocks, through which `grow` went, and prepared activations their sums.
-                        unsafe { add_minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(&mut sums, minima, largest, y) }
+                        // Memory is not to wait meanwhile.
+                        let mut after = panel.wrapping_add(layout.block_offset(end).0 + STREAM_AHEAD);
+                        let each_word = || {
+                            if R <= ROWS_AT_MEMORY_SPEED {
+                                after = fetch_lines(after, LINES_OF_WORD);
+                            }
+                        };
+                        // SAFETY: the panel has these blocks, through which `widen` went, and prepared activations their sums.
+                        unsafe {
+                            add_minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(
+                                &mut sums, minima, ends, y, each_word,
+                            )
+                        }
                     }
                 }
                 for (r, sums) in sums.iter().enumerate() {
@@ -144,6 +156,19 @@ macro_rules! define {
 
 define!(multiply_vnni, "avx512f,avx512bw,avx512vnni", dot_vnni, true);
 define!(multiply_wide, "avx512f,avx512bw", dot_wide, false);
+
+/// Cache lines that are asked for beside a word of minima.
+const LINES_OF_WORD: usize = 3;
+
+/// Asks for `lines` cache lines from `at` on; gives where the next one is.
+#[inline(always)]
+fn fetch_lines(at: *const u8, lines: usize) -> *const u8 {
+    for line in 0..lines {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64 * line).cast()) }
+    }
+    at.wrapping_add(64 * lines)
+}
 
 /// Asks for the share of group `group` of the block [`STREAM_AHEAD`] bytes after `block`.
 #[inline(always)]
@@ -165,7 +190,7 @@ fn dot_vnni(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
 /// As [`dot_vnni`], exactly, on 16-bit multiply-adds of the even and the odd bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
+pub(super) fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
     let even = _mm512_madd_epi16(
         _mm512_and_si512(w, _mm512_set1_epi16(255)),
         _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(a)),

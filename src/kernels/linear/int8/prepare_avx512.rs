@@ -2,7 +2,7 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::minima::{self, SPAN, SUM_EXPONENT};
+use super::minima::{self, EXPONENT, IN_WORD, MARGIN, SPAN, ZERO_BYTE};
 use super::minima_avx512::exponents;
 use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
 use crate::kernels::interleave::MOST_ROWS;
@@ -181,22 +181,34 @@ fn sums(words: &[__m512i]) -> __m512i {
 /// The CPU has AVX-512 F and BW; `dst` has room for the sums of one span of `count` rows.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
-    let mut size = _mm512_setzero_ps();
+    let (mut largest, mut sum) = (_mm512_setzero_si512(), _mm512_setzero_ps());
     for &y in y {
-        size = _mm512_add_ps(size, _mm512_abs_ps(y));
+        // Compared as integers, magnitudes order like floats and NaN is above all.
+        largest = _mm512_max_epi32(largest, _mm512_castps_si512(_mm512_abs_ps(y)));
+        sum = _mm512_add_ps(sum, y);
     }
-    let f = exponents(_mm512_castps_si512(size));
-    let shift = _mm512_sub_ps(_mm512_set1_ps(SUM_EXPONENT), f);
-    let most = _mm512_set1_epi32(i32::from(i16::MAX));
+    let largest = _mm512_mul_ps(_mm512_castsi512_ps(largest), _mm512_set1_ps(MARGIN));
+    let f = _mm512_sub_ps(exponents(_mm512_castps_si512(largest)), _mm512_set1_ps(EXPONENT));
+    let shift = _mm512_sub_ps(_mm512_setzero_ps(), f);
+    let lowest = _mm512_set1_epi32(255);
     // What is no number becomes the least integer, the low bits of which are zero.
-    let whole = |y| _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(y, shift)), most);
+    let whole = |y| _mm512_and_si512(_mm512_cvtps_epi32(_mm512_scalef_ps(y, shift)), lowest);
     // SAFETY: a word of each row, which the mask selects, in its place.
     let put =
         |word: usize, words| unsafe { _mm512_mask_storeu_epi32(dst.add(4 * word * count).cast(), mask(count), words) };
-    for (pair, y) in y.chunks(2).enumerate() {
-        let late = if y.len() == 2 { whole(y[1]) } else { _mm512_setzero_si512() };
-        put(pair, _mm512_mask_blend_epi16(0xaaaa_aaaa, whole(y[0]), _mm512_slli_epi32::<16>(late)));
+    let mut total = _mm512_setzero_si512();
+    for (word, y) in y.chunks(IN_WORD).enumerate() {
+        let mut bytes = _mm512_setzero_si512();
+        for (i, &y) in y.iter().enumerate() {
+            let shift = _mm512_set1_epi32(8 * i as i32);
+            bytes = _mm512_or_si512(bytes, _mm512_sllv_epi32(whole(y), shift));
+        }
+        total = _mm512_add_epi32(total, sums(&[bytes]));
+        put(word, bytes);
     }
-    let f = _mm512_sub_ps(f, _mm512_set1_ps(SUM_EXPONENT));
-    put(y.len().div_ceil(2), _mm512_castps_si512(f));
+    let words = y.len().div_ceil(IN_WORD);
+    put(words, _mm512_castps_si512(f));
+    let zero = _mm512_slli_epi32::<{ ZERO_BYTE.ilog2() }>(total);
+    put(words + 1, _mm512_sub_epi32(_mm512_setzero_si512(), zero));
+    put(words + 2, _mm512_castps_si512(sum));
 }

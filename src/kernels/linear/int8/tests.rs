@@ -88,11 +88,18 @@ fn minima_times_sums_are_as_exact_as_their_integers() {
                 let mut sums = [0.25; PANEL];
                 minima::add(&m, &words, r, rows, &mut sums);
                 let size: f64 = y.iter().map(|y| f64::from(y.abs())).sum();
+                let largest = y.iter().fold(0f64, |most, y| most.max(f64::from(y.abs())));
                 for (lane, &sum) in sums.iter().enumerate() {
                     let exact: f64 = m.iter().zip(y).map(|(m, y)| f64::from(m[lane]) * f64::from(*y)).sum();
-                    let most = m.iter().fold(0f64, |most, m| most.max(f64::from(m[lane].abs())));
-                    // Half a unit of each sum, and of each minimum.
-                    let bound = most * size * (blocks as f64 * 0.5f64.powi(15) + 0.5f64.powi(14)) + 1e-6;
+                    let of_lane = || m.iter().map(|m| f64::from(m[lane]));
+                    let (least, most) = (of_lane().fold(f64::MAX, f64::min), of_lane().fold(f64::MIN, f64::max));
+                    let (middle, half) = ((least + most) / 2.0, (most - least) / 2.0);
+                    let from_middle: f64 = of_lane().map(|m| (m - middle).abs()).sum();
+                    // Half a unit of each minimum, and of each sum.
+                    let unit = f64::from(minima::MARGIN) / 64.0;
+                    let bound = unit / 2.0
+                        * (half * size + largest * (from_middle + blocks as f64 * unit / 2.0 * half))
+                        + 1e-6 * (1.0 + middle.abs() * size);
                     let error = (f64::from(sum) - 0.25 - exact).abs();
                     assert!(error <= bound, "{blocks} blocks, spread {spread}, row {r}, output {lane}: {error:e}");
                 }
