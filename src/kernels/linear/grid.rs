@@ -2,7 +2,7 @@
 
 use super::int8;
 use super::layout::{Form, Layout, PANEL};
-use super::rows::{block_bytes, block_rows};
+use super::rows::{FEWEST_TO_SPLIT, block_bytes, block_count};
 use crate::kernels::isa::Isa;
 use crate::tensor::DType;
 use std::ops::Range;
@@ -15,7 +15,8 @@ pub struct Grid {
     panels: usize,
     blocks: usize,
     panels_per_tile: usize,
-    blocks_per_tile: usize,
+    /// Parts of the row blocks, of nearly equal size.
+    groups: usize,
 }
 
 /// Weight bytes that make a tile of few rows worth its claim.
@@ -26,8 +27,6 @@ pub(super) const TILE_BLOCKS: usize = 16;
 const RESIDENT_BYTES: usize = 640 << 10;
 /// The same on tile registers, which come with larger caches.
 const RESIDENT_BYTES_ON_TILES: usize = 1 << 20;
-/// Row blocks from which on an even number of tiles covers the rows.
-const FEWEST_TO_SPLIT: usize = 8;
 /// Tiles of many rows in a product, enough to even out the threads.
 const TILES: usize = 64;
 
@@ -39,8 +38,7 @@ impl Grid {
     pub fn new(isa: Isa, dtype: DType, n: usize, k: usize, rows: usize) -> Self {
         let layout = Layout::of(dtype).expect("a weight type");
         let panels = n.div_ceil(PANEL);
-        let per_block = block_rows(isa, layout.form());
-        let blocks = rows.div_ceil(per_block);
+        let blocks = block_count(isa, layout.form(), rows);
         let block_bytes = block_bytes(isa, layout.form(), k).max(1);
         let resident =
             if isa == Isa::Amx && layout.form() != Form::F32 { RESIDENT_BYTES_ON_TILES } else { RESIDENT_BYTES };
@@ -56,19 +54,18 @@ impl Grid {
             0..FEWEST_TO_SPLIT => blocks.div_ceil(most_blocks),
             _ => blocks.div_ceil(most_blocks).next_multiple_of(2),
         };
-        let blocks_per_tile = blocks.div_ceil(groups.max(1)).max(1);
         let panel_bytes = layout.panel_bytes(k).unwrap_or(usize::MAX).max(1);
         let panels_per_tile = if blocks <= 1 {
             TILE_BYTES.div_ceil(panel_bytes).clamp(1, panels.max(1))
         } else {
             (panels / TILES).max(1)
         };
-        Grid { panels, blocks, panels_per_tile, blocks_per_tile }
+        Grid { panels, blocks, panels_per_tile, groups }
     }
 
     /// Tiles across the outputs and across the rows.
     fn sides(&self) -> (usize, usize) {
-        (self.panels.div_ceil(self.panels_per_tile), self.blocks.div_ceil(self.blocks_per_tile))
+        (self.panels.div_ceil(self.panels_per_tile), self.groups)
     }
 
     /// Number of tiles.
@@ -85,8 +82,9 @@ impl Grid {
     /// Panels and row blocks of tile `tile`.
     pub fn tile(&self, tile: usize) -> (Range<usize>, Range<usize>) {
         let across = self.sides().0.max(1);
-        let part = |i: usize, size: usize, of: usize| i * size..((i + 1) * size).min(of);
-        (part(tile % across, self.panels_per_tile, self.panels), part(tile / across, self.blocks_per_tile, self.blocks))
+        let (first, group) = (tile % across * self.panels_per_tile, tile / across);
+        let start = |group: usize| group * self.blocks / self.groups;
+        (first..self.panels.min(first + self.panels_per_tile), start(group)..start(group + 1))
     }
 
     /// The first tiles of `tiles` that can be computed as one, and that one.

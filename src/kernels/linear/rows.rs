@@ -7,9 +7,10 @@ use crate::kernels::interleave::{MOST_ROWS, Word, interleave};
 use crate::kernels::isa::Isa;
 use crate::kernels::view::View;
 use crate::tensor::DType;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-/// The split of `rows` activation rows into register blocks of nearly equal size, for one instruction set and weight type.
+/// The split of `rows` activation rows into register blocks of nearly equal size, for one instruction set and weight type. Of many blocks either
+/// half has as many blocks and rows as the other, so that two workers which begin with half of them end together.
 ///
 /// A prepared block of `r` rows holds, by form of the product:
 /// * f32 and f16 weights: `[k][r]` f32;
@@ -18,7 +19,8 @@ use std::ops::Range;
 /// * quantised weights, per 32 inputs: `[8][r][4]` int8, scale f32 `[r]`, -128 × sum i32 `[r]`, -128 × sum of the last 16 i32 `[r]`, the
 ///   scale's exponent of two f32 `[r]`; for more rows than a few on tile registers `[r][32]` int8 first. The scale is the largest
 ///   magnitude / 127, rounded up to three bits behind the leading one; values are rounded to nearest, ties to even. Behind all of them, per
-///   768 inputs, scale × sum of each 32 as i16 `[12][r][2]` (fewer at the end) and the exponent of their unit f32 `[r]` (`int8/minima.rs`).
+///   768 inputs, scale × sum of each 32 as int8 `[6][r][4]` (fewer at the end), the exponent of their unit f32 `[r]`, −128 × their sum as integers
+///   i32 `[r]`, and the sum of what they stand for f32 `[r]` (`int8/minima.rs`).
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
     isa: Isa,
@@ -26,10 +28,27 @@ pub struct RowBlocks {
     rows: usize,
     k: usize,
     blocks: usize,
+    /// Both halves of many blocks, with equal numbers of blocks and, but for one, of rows; else the first has them all.
+    halves: [Half; 2],
+    row_bytes: usize,
+}
+
+/// Adjacent blocks, of which the first ones are the larger ones.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    first_block: usize,
+    first_row: usize,
     /// Rows of every block; the first `extra` blocks have one more.
     rows_each: usize,
     extra: usize,
-    row_bytes: usize,
+}
+
+impl Half {
+    fn new(blocks: Range<usize>, rows: Range<usize>) -> Self {
+        let count = blocks.len().max(1);
+        let (rows_each, extra) = (rows.len() / count, rows.len() % count);
+        Half { first_block: blocks.start, first_row: rows.start, rows_each, extra }
+    }
 }
 
 impl RowBlocks {
@@ -39,9 +58,10 @@ impl RowBlocks {
     /// When `dtype` is not a weight type.
     pub fn new(isa: Isa, dtype: DType, rows: usize, k: usize) -> Self {
         let form = Layout::of(dtype).expect("a weight type").form();
-        let blocks = rows.div_ceil(block_rows(isa, form));
-        let (rows_each, extra) = (rows / blocks.max(1), rows % blocks.max(1));
-        RowBlocks { isa, form, rows, k, blocks, rows_each, extra, row_bytes: row_bytes(isa, form, k) }
+        let blocks = block_count(isa, form, rows);
+        let (block, row) = if blocks < FEWEST_TO_SPLIT { (blocks, rows) } else { (blocks / 2, rows.div_ceil(2)) };
+        let halves = [Half::new(0..block, 0..row), Half::new(block..blocks, row..rows)];
+        RowBlocks { isa, form, rows, k, blocks, halves, row_bytes: row_bytes(isa, form, k) }
     }
 
     /// Most bytes that the prepared form of `rows` rows of `k` inputs takes on any instruction set.
@@ -78,13 +98,24 @@ impl RowBlocks {
         self.form == Form::Int8 && int8::uses_tiles(self.isa, self.rows)
     }
 
+    /// The first row of block `block`.
+    #[inline]
     fn start(&self, block: usize) -> usize {
-        block * self.rows_each + block.min(self.extra)
+        let half = &self.halves[usize::from(block >= self.halves[1].first_block)];
+        let before = block - half.first_block;
+        half.first_row + before * half.rows_each + before.min(half.extra)
     }
 
     /// Rows of block `block`.
     pub fn rows_of(&self, block: usize) -> Range<usize> {
         self.start(block)..self.start(block + 1)
+    }
+
+    /// The fewest and the most rows of a block; of no blocks, zero.
+    pub(super) fn sizes(&self) -> RangeInclusive<usize> {
+        let [first, second] = &self.halves;
+        let fewest = if second.first_block < self.blocks { second.rows_each } else { first.rows_each };
+        fewest..=first.rows_each + usize::from(first.extra > 0)
     }
 
     /// Bytes of all prepared blocks.
@@ -177,6 +208,15 @@ pub(super) fn block_rows(isa: Isa, form: Form) -> usize {
     }
 }
 
+/// Blocks from which on rows are split into two halves.
+pub(super) const FEWEST_TO_SPLIT: usize = 8;
+
+/// Blocks of `rows` rows.
+pub(super) fn block_count(isa: Isa, form: Form, rows: usize) -> usize {
+    let blocks = rows.div_ceil(block_rows(isa, form));
+    if blocks < FEWEST_TO_SPLIT { blocks } else { blocks.next_multiple_of(2) }
+}
+
 /// Bytes of a full prepared block.
 pub(super) fn block_bytes(isa: Isa, form: Form, k: usize) -> usize {
     block_rows(isa, form) * row_bytes(isa, form, k)
@@ -188,5 +228,38 @@ fn row_bytes(isa: Isa, form: Form, k: usize) -> usize {
         Form::Bf16 if float::uses_tiles(isa, Layout::Bf16) => float::tile_rows::row_bytes(k),
         Form::Bf16 => k.div_ceil(2) * 4,
         Form::Int8 => int8::row_bytes(k),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_rows_and_halves_of_many_are_alike() {
+        for isa in Isa::available() {
+            for dtype in [DType::F32, DType::BF16, DType::Q8_0] {
+                for rows in 0..300 {
+                    let blocks = RowBlocks::new(isa, dtype, rows, 64);
+                    let ranges: Vec<Range<usize>> = (0..blocks.count()).map(|block| blocks.rows_of(block)).collect();
+                    let ends = [0].into_iter().chain(ranges.iter().map(|r| r.end));
+                    assert!(ranges.iter().map(|r| r.start).eq(ends.take(ranges.len())), "{rows} rows: {ranges:?}");
+                    assert_eq!(ranges.last().map_or(0, |r| r.end), rows);
+                    let sizes = || ranges.iter().map(|r| r.len());
+                    let (fewest, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+                    assert_eq!(blocks.sizes(), fewest..=most, "{rows} rows: {ranges:?}");
+                    assert!(most <= block_rows(isa, blocks.form) && most - fewest <= 1, "{rows} rows: {ranges:?}");
+                    if ranges.len() < FEWEST_TO_SPLIT {
+                        continue;
+                    }
+                    assert!(ranges.len().is_multiple_of(2), "{rows} rows: {ranges:?}");
+                    for half in ranges.chunks(ranges.len() / 2) {
+                        let count = half.last().expect("blocks").end - half[0].start;
+                        assert!(count.abs_diff(rows - count) <= 1, "{rows} rows: {ranges:?}");
+                        assert!(half.is_sorted_by(|a, b| a.len() >= b.len()), "{rows} rows: {ranges:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -41,7 +41,7 @@ impl GroupSums {
         assert!(
             all.k() == weights.k()
                 && all.form() == weights.layout().form()
-                && (all.on_tiles() || levels::fit(weights.layout(), x, &blocks))
+                && (all.on_tiles() || levels::fit(weights.layout(), x))
                 && blocks.end <= all.count()
                 && rows.len() <= GROUP * ROWS,
             "activations of width {} for {} weights of {} inputs in groups",

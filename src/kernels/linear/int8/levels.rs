@@ -47,21 +47,21 @@ impl Tables {
 
 /// Whether row blocks `blocks` of `x` are better off with levels.
 pub(super) fn pay(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
-    blocks.len() >= FEWEST && fit(layout, x, blocks)
+    blocks.len() >= FEWEST && fit(layout, x)
 }
 
-/// Whether there are levels of the layout, and kernels for row blocks `blocks` of `x`.
-pub(super) fn fit(layout: Layout, x: &Prepared, blocks: &Range<usize>) -> bool {
+/// Whether there are levels of the layout, and kernels for row blocks of `x`.
+pub(super) fn fit(layout: Layout, x: &Prepared) -> bool {
     let isa = x.blocks().isa();
-    let rows = FEWEST_ROWS..=block_rows(isa);
-    has_levels(isa, layout) && blocks.clone().all(|block| rows.contains(&x.blocks().rows_of(block).len()))
+    let sizes = x.blocks().sizes();
+    has_levels(isa, layout) && *sizes.start() >= FEWEST_ROWS && *sizes.end() <= block_rows(isa)
 }
 
 /// Multiplies panel `panel` of `weights` with row blocks `blocks`, which become `[rows][PANEL]` at `sums`; the outputs of each block, where
 /// `place` tells, are prefetched meanwhile.
 ///
 /// # Safety
-/// `x` is as wide as `weights`, and its `blocks` [`fit`]; `sums` has room for [`PANEL`] sums of each row of `blocks`.
+/// `x` is as wide as `weights`, and it and its layout [`fit`]; `sums` has room for [`PANEL`] sums of each row of `blocks`.
 pub(super) unsafe fn multiply(
     weights: &PackedMatrix,
     panel: usize,
