@@ -9,6 +9,7 @@ use super::isa::Isa;
 use super::vector::map::{self, Write};
 use super::view::{InOut, View, ViewMut};
 use lanes::{Gelu, GeluBackward, GeluTable, Silu, SiluBackward, SiluMul, SiluMulBackward, gelu_table};
+use std::ops::Range;
 
 macro_rules! activation {
     ($name:literal, $lanes:expr, $inplace:ident, $rows:ident, $rows_inplace:ident) => {
@@ -75,6 +76,20 @@ pub fn silu_mul_slices(isa: Isa, gate: &mut [f32], up: &[f32]) {
     silu_mul_inplace(isa, &mut InOut::new(gate, 1, n, n), &View::new(up, 1, up.len(), up.len()));
 }
 
+/// `out = SiLU(gate) · up` on rows `rows` of `out`, of which each takes `W` elements from `column` on; in `gate` and `up` these rows lie side by
+/// side.
+///
+/// # Panics
+/// When there are not so many elements, rows or columns.
+pub fn silu_mul_to_rows<const W: usize>(
+    isa: Isa,
+    [gate, up]: [&[f32]; 2],
+    out: &mut ViewMut<f32>,
+    to: (Range<usize>, usize),
+) {
+    map::to_rows::<_, 2, W>(isa, &SiluMul, [gate, up], out, to);
+}
+
 /// `d_gate = d_out · up · SiLU'(gate)` and `d_up = d_out · SiLU(gate)`.
 ///
 /// # Panics
@@ -128,6 +143,26 @@ mod tests {
             assert!(
                 edge[0] == 1e25 && edge[1] == 0.0 && edge[2].is_nan() && edge[3] == 0.0 && edge[4] == f32::INFINITY
             );
+        }
+    }
+
+    #[test]
+    fn rows_that_lie_side_by_side_go_to_their_columns() {
+        let (rows, width, column) = (1..4, 70, 35);
+        let values = |from: f32| -> Vec<f32> { (0..3 * 32).map(|i| (from + i as f32 * 0.7).sin() * 4.0).collect() };
+        let (gate, up) = (values(0.3), values(2.0));
+        for isa in Isa::available() {
+            let mut want = gate.clone();
+            silu_mul_slices(isa, &mut want, &up);
+            let mut out = vec![0.25; 5 * width];
+            let mut view = ViewMut::new(&mut out, 5, width, width);
+            silu_mul_to_rows::<32>(isa, [&gate, &up], &mut view, (rows.clone(), column));
+            for (at, got) in out.iter().enumerate() {
+                let (row, c) = (at / width, at % width);
+                let inside = rows.contains(&row) && (column..column + 32).contains(&c);
+                let want = if inside { want[(row - rows.start) * 32 + c - column] } else { 0.25 };
+                assert_eq!(got.to_bits(), want.to_bits(), "{isa:?} row {row} column {c}");
+            }
         }
     }
 

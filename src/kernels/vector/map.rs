@@ -7,6 +7,7 @@ use super::stored::Stored;
 use super::{Kernel, Simd, dispatch};
 use crate::kernels::isa::Isa;
 use crate::kernels::view::{InOut, View, ViewMut};
+use std::ops::Range;
 
 /// What happens to the old value of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +162,47 @@ pub fn rows<F: LaneFn<N, 1>, const N: usize>(
         // SAFETY: views of the same width; an overwritten operand comes as `InOut`, so these are disjoint.
         unsafe { map_row(isa, function, x.map(|x| x.row_ptr(i)), [(out.row_ptr(i), write)], (width, out.rows())) }
     }
+}
+
+struct ToRows<'a, 'b, F, const N: usize, const W: usize> {
+    function: &'b F,
+    inputs: [&'b [f32]; N],
+    out: &'b mut ViewMut<'a, f32>,
+    rows: Range<usize>,
+    column: usize,
+}
+
+impl<F: LaneFn<N, 1>, const N: usize, const W: usize> Kernel for ToRows<'_, '_, F, N, W> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (at, row) in self.rows.enumerate() {
+            let out = &mut self.out.row_mut(row)[self.column..][..W];
+            let inputs = self.inputs.map(|x| &x[at * W..][..W]);
+            for i in (0..W).step_by(S::LANES) {
+                // SAFETY: each slice holds `W` elements, of which whole vectors are left at `i`, as `W` is a multiple of the lanes.
+                unsafe {
+                    let [y] = self.function.apply(s, inputs.map(|x| s.load(x.as_ptr().add(i))));
+                    s.store(out.as_mut_ptr().add(i), y);
+                }
+            }
+        }
+    }
+}
+
+/// `out = function(x…)` on rows `rows` of `out`, of which each takes `W` elements from `column` on; in `x` these rows lie side by side.
+///
+/// # Panics
+/// When there are not so many elements, rows or columns.
+pub fn to_rows<F: LaneFn<N, 1>, const N: usize, const W: usize>(
+    isa: Isa,
+    function: &F,
+    inputs: [&[f32]; N],
+    out: &mut ViewMut<f32>,
+    (rows, column): (Range<usize>, usize),
+) {
+    const { assert!(W.is_multiple_of(LINE), "whole vectors of any instruction set") };
+    dispatch(isa, ToRows::<F, N, W> { function, inputs, out, rows, column });
 }
 
 /// `io = function(io)` row by row.

@@ -259,8 +259,17 @@ impl PairEpilogue for FinishPair<'_> {
                 add_bias(self.finish.isa, values, bias);
             }
         }
-        activation::silu_mul_slices(self.finish.isa, gate, up);
-        self.finish.write_panels(rows, columns.start, None, gate);
+        let isa = self.finish.isa;
+        match (self.finish.residual, self.finish.holding(self.finish.first_column + columns.start)) {
+            (Residual::None, Some((start, view))) => {
+                let column = columns.start - *start;
+                activation::silu_mul_to_rows::<PANEL>(isa, [gate, up], view, (rows, column));
+            }
+            _ => {
+                activation::silu_mul_slices(isa, gate, up);
+                self.finish.write_panels(rows, columns.start, None, gate);
+            }
+        }
     }
 
     fn wide_row(&mut self, row: usize, columns: Range<usize>, gate: &mut [f32], up: &mut [f32]) {
