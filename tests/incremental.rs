@@ -115,15 +115,15 @@ fn keys_and_values_in_half_precision_take_half_the_bytes() {
 
 #[test]
 fn long_sequences_cross_tiles_with_the_same_bits() {
-    let (plan, store) = planned("llama-tiny", Layout::Compact, capacity(1, 64), F32);
+    let (plan, store) = planned("llama-tiny", Layout::Compact, capacity(1, 150), F32);
     let mut session = session(&plan, &store, 2);
-    let text = tokens(64, 97);
-    let whole = logits(&mut session, 0, &text, &[64]);
-    for parts in [vec![1; 64], vec![13, 13, 13, 13, 12], vec![63, 1], vec![1, 63], vec![33, 31]] {
+    let text = tokens(150, 97);
+    let whole = logits(&mut session, 0, &text, &[150]);
+    for parts in [vec![1; 150], vec![26, 26, 26, 26, 26, 20], vec![127, 1, 22], vec![128, 22], vec![1, 128, 21]] {
         assert_eq!(logits(&mut session, 0, &text, &parts), whole, "in calls of {parts:?}");
     }
     session.executor_mut().assume_distance(true);
-    assert_eq!(logits(&mut session, 0, &text, &[64]), whole, "where cores have no cache in common");
+    assert_eq!(logits(&mut session, 0, &text, &[150]), whole, "where cores have no cache in common");
 }
 
 #[test]

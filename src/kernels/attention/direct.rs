@@ -191,14 +191,19 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
         while first == 0 || first < limit {
             let end = limit.min(first + PAIR_STEP);
             for head in 0..self.kv_heads {
-                let values = rows.values.map(|row| row.wrapping_add(head * d).cast::<u16>());
+                let mut values = [std::ptr::null::<u16>(); PAIR_STEP];
+                for (value, row) in values.iter_mut().zip(&rows.values[first..end]) {
+                    *value = row.wrapping_add(head * d).cast();
+                }
+                let values = &values[..end - first];
                 let sums = sums.after(head * vectors);
+                let sums = Product { a: sums.a.wrapping_add(first / 2), ..sums };
                 let start = if first == 0 { Start::Zero } else { Start::Keep };
-                let pairs = (first / 2, end.div_ceil(2));
+                let pairs = (0, values.len().div_ceil(2));
                 for column in (0..d).step_by(ZIPPED_VECTORS * S::LANES) {
                     // SAFETY: the caller's; `PAIR_STEP` is even, and rows end at the limit.
                     unsafe {
-                        let (values, each) = (&values[..end], &mut || stream.fetch(s, pair_bytes));
+                        let each = &mut || stream.fetch(s, pair_bytes);
                         match vectors {
                             1 => sum_zipped::<S, 1>(s, values, sums, column, pairs, start, each),
                             2 => sum_zipped::<S, 2>(s, values, sums, column, pairs, start, each),

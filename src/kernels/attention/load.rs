@@ -47,7 +47,8 @@ pub fn row_pointers<E>(rows: &View<E>, first: usize, count: usize) -> [*const E;
 /// `rows.len()` read as zero up to the next multiple of the vector and are not written after it.
 ///
 /// # Safety
-/// `width` elements are readable at each pointer; `dst` holds `width · TILE` floats, and there are at most `TILE` rows, a multiple of the lanes.
+/// `width` elements are readable at each pointer; `dst` holds `width · TILE` floats; there are at most `TILE` rows, and `TILE` is a
+/// multiple of the lanes.
 #[inline(always)]
 pub unsafe fn transpose_tile<S: Simd, E: Stored, const TILE: usize>(
     s: S,

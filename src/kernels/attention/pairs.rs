@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::load::transpose_tile;
-use super::tile::{KEY_TILE, Product, Start, padded};
+use super::tile::{KEY_TILE, PAD, Product, Start, padded};
 use crate::kernels::vector::Simd;
 
 /// Writes the transpose of bf16 rows (`width` elements each) to `dst`: row i has [`KEY_TILE`] words, one per source row, with the
@@ -41,12 +41,12 @@ pub unsafe fn zip_rows<S: Simd>(s: S, rows: &[*const u16], width: usize, dst: *m
         let mut at = 0;
         while at < padded(width) {
             let count = S::LANES.min(width.saturating_sub(at));
-            // SAFETY: the caller's contract; the copies hold more than LANES elements.
+            // SAFETY: the caller's contract; the copies hold PAD elements, as many as the widest vector has lanes.
             unsafe {
                 let words = if count == S::LANES && pair.len() == 2 {
                     s.zip_bf16(pair[0].add(at), pair[1].add(at))
                 } else {
-                    let mut copies = [[0; KEY_TILE]; 2];
+                    let mut copies = [[0; PAD]; 2];
                     for (copy, row) in copies.iter_mut().zip(pair) {
                         std::ptr::copy_nonoverlapping(row.wrapping_add(at), copy.as_mut_ptr(), count);
                     }
@@ -141,7 +141,7 @@ pub unsafe fn sum_zipped<S: Simd, const N: usize>(
     // SAFETY: the caller's contract; the zeros are as many as lanes of any vector.
     unsafe {
         let mut acc = sums.begin::<S, N, ZIPPED_VECTORS>(s, column, start);
-        let zeros = [0u16; KEY_TILE];
+        let zeros = [0u16; PAD];
         for pair in pairs.0..pairs.1 {
             each();
             for w in 0..ZIPPED_VECTORS {

@@ -74,6 +74,11 @@ impl Grid {
         across_panels * across_blocks
     }
 
+    /// Whether both have the same rows in a tile, for every part of the rows.
+    pub fn has_rows_of(&self, other: &Grid) -> bool {
+        (self.blocks, self.groups) == (other.blocks, other.groups)
+    }
+
     /// Runs of tiles that share rows, all of the same number: the first cover the first rows, and so on.
     pub fn row_groups(&self) -> usize {
         self.sides().1
@@ -83,7 +88,7 @@ impl Grid {
     pub fn tile(&self, tile: usize) -> (Range<usize>, Range<usize>) {
         let across = self.sides().0.max(1);
         let (first, group) = (tile % across * self.panels_per_tile, tile / across);
-        let start = |group: usize| group * self.blocks / self.groups;
+        let start = |group: usize| group * self.blocks / self.groups.max(1);
         (first..self.panels.min(first + self.panels_per_tile), start(group)..start(group + 1))
     }
 
@@ -98,5 +103,35 @@ impl Grid {
     /// Whether `dtype` quantises activations, for which a single row still has to be prepared.
     pub fn wants_prepared_rows(dtype: DType) -> bool {
         Layout::of(dtype).is_some_and(|layout| layout.form() != Form::F32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_a_product_and_those_of_grids_with_the_same_rows_go_together() {
+        const TYPES: [DType; 4] = [DType::F32, DType::BF16, DType::Q8_0, DType::Q4_1];
+        for isa in Isa::available() {
+            for (k, rows, n) in [256, 576, 1024, 8192].into_iter().flat_map(|k| {
+                let rows = [1, 40, 113, 257, 337, 512].into_iter();
+                rows.flat_map(move |rows| [64, 192, 640].map(move |n| (k, rows, n)))
+            }) {
+                let grids = TYPES.map(|dtype| Grid::new(isa, dtype, n, k, rows));
+                for grid in &grids {
+                    assert!(grid.tiles().is_multiple_of(grid.row_groups()), "{grid:?}");
+                    let mut seen = vec![0; grid.panels * grid.blocks];
+                    for (panels, blocks) in (0..grid.tiles()).map(|tile| grid.tile(tile)) {
+                        panels.for_each(|p| blocks.clone().for_each(|b| seen[p * grid.blocks + b] += 1));
+                    }
+                    assert!(seen.iter().all(|&times| times == 1), "{grid:?}");
+                    for other in grids.iter().filter(|other| other.has_rows_of(grid)) {
+                        let rows_of = |grid: &Grid, group: usize| grid.tile(group * grid.tiles() / grid.row_groups()).1;
+                        assert!((0..grid.row_groups()).all(|group| rows_of(grid, group) == rows_of(other, group)));
+                    }
+                }
+            }
+        }
     }
 }

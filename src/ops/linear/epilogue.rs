@@ -259,11 +259,10 @@ impl PairEpilogue for FinishPair<'_> {
                 add_bias(self.finish.isa, values, bias);
             }
         }
-        let isa = self.finish.isa;
-        match (self.finish.residual, self.finish.holding(self.finish.first_column + columns.start)) {
+        let (isa, column) = (self.finish.isa, self.finish.first_column + columns.start);
+        match (self.finish.residual, self.finish.holding(column)) {
             (Residual::None, Some((start, view))) => {
-                let column = columns.start - *start;
-                activation::silu_mul_to_rows::<PANEL>(isa, [gate, up], view, (rows, column));
+                activation::silu_mul_to_rows::<PANEL>(isa, [gate, up], view, (rows, column - *start));
             }
             _ => {
                 activation::silu_mul_slices(isa, gate, up);

@@ -87,7 +87,7 @@ impl PackedKernel {
     /// these go through all products before the next ones do.
     fn parts<'a>(&'a self, o: &'a dyn Operands) -> impl Iterator<Item = (usize, Grid, Range<usize>)> + 'a {
         let first = self.grid(o, 0);
-        let same = |i: usize| self.grid(o, i).tile(0).1 == first.tile(0).1;
+        let same = |i: usize| self.grid(o, i).has_rows_of(&first);
         // With few rows, where time is short, there is one group.
         let groups = if first.row_groups() > 1 && (1..self.products()).all(same) { first.row_groups() } else { 1 };
         (0..groups * self.products()).map(move |at| {

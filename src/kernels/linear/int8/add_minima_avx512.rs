@@ -1,6 +1,6 @@
 //! Products of [minima](super::minima) and sums of activations with AVX-512.
 #![allow(unsafe_code)]
-#![allow(clippy::needless_range_loop, reason = "minima, factors and sums run in step")]
+#![allow(clippy::needless_range_loop, reason = "minima, units and sums run in step")]
 
 use super::avx512::dot_wide;
 use super::minima::{IN_WORD, WORDS_BEHIND};
@@ -22,11 +22,11 @@ pub(super) unsafe fn add<const R: usize>(
     x: *const u8,
 ) {
     // SAFETY: the caller's.
-    unsafe { add_words(sums, &Written { minima, half }, blocks.div_ceil(IN_WORD), x, || {}) }
+    unsafe { add_words(sums, &Written { minima, half }, blocks.div_ceil(IN_WORD), x) }
 }
 
 /// Adds to `sums`, of `R` rows and `H × 16` outputs, the products of the minima of a panel, whose ends are `ends`, and the sums of their span,
-/// which are at `x`; `each_word` is done beside each word of blocks.
+/// which are at `x`.
 ///
 /// # Safety
 /// The CPU has AVX-512 F and BW, and VNNI where `VNNI` says so; the panel has the blocks, and [`OfPanel::widen`] went through all of them; the sums
@@ -37,7 +37,6 @@ pub(super) unsafe fn add_of_panel<const R: usize, const H: usize, const LAYOUT: 
     minima: [OfPanel<LAYOUT>; H],
     ends: [Ends; H],
     x: *const u8,
-    each_word: impl FnMut(),
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -46,11 +45,11 @@ pub(super) unsafe fn add_of_panel<const R: usize, const H: usize, const LAYOUT: 
             units[h] = OfPanel::<LAYOUT>::unit(ends[h]);
         }
         let made = Made::<LAYOUT, H, VNNI> { minima, units };
-        add_words(sums, &made, minima[0].blocks.div_ceil(IN_WORD), x, each_word);
+        add_words(sums, &made, minima[0].blocks.div_ceil(IN_WORD), x);
     }
 }
 
-/// Minima as integers, of some halves of the outputs of a panel. Methods, not closures: these would not have the instructions.
+/// Minima as bytes M + 128, of some halves of the outputs of a panel. Methods, not closures: these would not have the instructions.
 trait Words {
     const VNNI: bool;
     /// Those of four blocks.
@@ -123,7 +122,6 @@ unsafe fn add_words<const R: usize, const H: usize, W: Words>(
     minima: &W,
     words: usize,
     x: *const u8,
-    mut each_word: impl FnMut(),
 ) {
     let x = x.cast::<i32>();
     // SAFETY: the caller's: `r < R`, and words below those of the span and [`WORDS_BEHIND`] more.
@@ -134,7 +132,6 @@ unsafe fn add_words<const R: usize, const H: usize, W: Words>(
             *dots = [_mm512_set1_epi32(*zeros.add(r)); H];
         }
         for word in 0..words {
-            each_word();
             let mut m = [_mm512_setzero_si512(); H];
             for (h, m) in m.iter_mut().enumerate() {
                 *m = minima.words(word, h);

@@ -99,7 +99,7 @@ unsafe fn add_minima<const R: usize>(
     x: *const u8,
 ) {
     let words = blocks.len().div_ceil(IN_WORD);
-    // SAFETY: a word of row `r`.
+    // SAFETY: a word of row `r < R`, of those of four blocks each or of the three behind them.
     let word = |word: usize, r: usize| unsafe { *x.cast::<i32>().add(word * R + r) };
     for quarter in 0..4 {
         let of = |b: usize| {
@@ -113,9 +113,9 @@ unsafe fn add_minima<const R: usize>(
             (least, most) = (_mm256_min_epi32(least, ordered), _mm256_max_epi32(most, ordered));
         }
         let [least, most] = [least, most].map(|end| _mm256_castsi256_ps(ordered(end)));
-        let half = _mm256_set1_ps(0.5);
-        let middle = _mm256_mul_ps(_mm256_add_ps(least, most), half);
-        let largest = _mm256_mul_ps(_mm256_mul_ps(_mm256_sub_ps(most, least), half), _mm256_set1_ps(MARGIN));
+        let by_two = |x| _mm256_mul_ps(x, _mm256_set1_ps(0.5));
+        let middle = by_two(_mm256_add_ps(least, most));
+        let largest = _mm256_mul_ps(by_two(_mm256_sub_ps(most, least)), _mm256_set1_ps(MARGIN));
         // A NaN may have a sign.
         let largest = _mm256_and_si256(_mm256_castps_si256(largest), _mm256_set1_epi32(i32::MAX));
         let e = _mm256_sub_ps(exponents(largest), _mm256_set1_ps(EXPONENT));

@@ -128,19 +128,8 @@ macro_rules! define {
                     }
                     if layout.has_min() {
                         let y = minima::sums_of(x, k_blocks, R, start);
-                        // Memory is not to wait meanwhile.
-                        let mut after = panel.wrapping_add(layout.block_offset(end).0 + STREAM_AHEAD);
-                        let each_word = || {
-                            if R <= ROWS_AT_MEMORY_SPEED {
-                                after = fetch_lines(after, LINES_OF_WORD);
-                            }
-                        };
                         // SAFETY: the panel has these blocks, through which `widen` went, and prepared activations their sums.
-                        unsafe {
-                            add_minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(
-                                &mut sums, minima, ends, y, each_word,
-                            )
-                        }
+                        unsafe { add_minima_avx512::add_of_panel::<R, H, LAYOUT, $vnni>(&mut sums, minima, ends, y) }
                     }
                 }
                 for (r, sums) in sums.iter().enumerate() {
@@ -156,19 +145,6 @@ macro_rules! define {
 
 define!(multiply_vnni, "avx512f,avx512bw,avx512vnni", dot_vnni, true);
 define!(multiply_wide, "avx512f,avx512bw", dot_wide, false);
-
-/// Cache lines that are asked for beside a word of minima.
-const LINES_OF_WORD: usize = 3;
-
-/// Asks for `lines` cache lines from `at` on; gives where the next one is.
-#[inline(always)]
-fn fetch_lines(at: *const u8, lines: usize) -> *const u8 {
-    for line in 0..lines {
-        // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64 * line).cast()) }
-    }
-    at.wrapping_add(64 * lines)
-}
 
 /// Asks for the share of group `group` of the block [`STREAM_AHEAD`] bytes after `block`.
 #[inline(always)]

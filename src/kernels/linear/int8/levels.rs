@@ -84,8 +84,8 @@ pub(super) unsafe fn multiply(
     let tables = tables.as_mut_ptr();
     // While the row blocks pass by, the next panel comes into the second-level cache bit by bit.
     let follows = Shares::new(weights.panel((panel + 1).min(weights.panels() - 1)), k_blocks * blocks.len());
-    // Row blocks differ by a row at most. Only additions are left between calls: what a kernel needs first must not come late.
-    let most = x.blocks().rows_of(blocks.start).len();
+    // Row blocks of all of `x` differ by a row at most. Only additions are left between calls: what a kernel needs first must not come late.
+    let most = *x.blocks().sizes().end();
     let kernels = [kernel(layout, most), kernel(layout, (most - 1).max(FEWEST_ROWS))];
     for first in (0..k_blocks).step_by(CHUNK) {
         let count = CHUNK.min(k_blocks - first);

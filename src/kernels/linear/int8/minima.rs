@@ -4,14 +4,15 @@
 //!
 //! With c = (least + most) / 2 of the minima of an output in the span and e the exponent of two of 1.01 times half their distance,
 //! M = (m − c)·2^(6 − e) rounded to nearest, ties to even; with f that of 1.01 times the largest |y| of a row in it, Y = y·2^(6 − f) likewise.
-//! Neither is beyond 127. Σ M·Y is exact in 32 bits, is rounded to f32 and scaled by 2^(e − 6 + f − 6); c·Σ y is added to it, and the result
+//! Neither is beyond 127. Σ M·Y is less than 2^24, so exact in 32 bits and as f32, and is scaled by 2^(e − 6 + f − 6); c·Σ y is added to it, and the result
 //! to the sum behind the blocks.
 //!
-//! So a minimum is off by 1/127 of half the distance at most, a block's sum by 1/127 of the largest one. Of weights that spread alike in all
+//! So a minimum is off by 1/126 of half the distance at most, a block's sum by 1/126 of the largest one. Of weights that spread alike in all
 //! blocks the minima differ by a few steps of 4-bit quants: m is off by less than a fortieth of a step, which rounding to quants exceeds
-//! tenfold, and Y matters less than rounding activations to int8 does, as it only is multiplied with m − c.
+//! tenfold. An error of Y is multiplied with m − c only; it is about what rounding activations to int8 costs where one value of a span is far
+//! larger than others, and more where all values of one block are large and of one sign.
 //!
-//! Where a minimum, an activation or Σ |y| is not finite, neither is the sum.
+//! Where a minimum, an activation, c, Σ y, or 1.01 times what exponents are of is not finite, neither is the sum.
 
 use super::{ROW_BLOCK_BYTES, exponent, nearest};
 use crate::kernels::linear::layout::PANEL;
@@ -63,7 +64,7 @@ fn scaled(value: f32, exponent: f32) -> f32 {
     (f64::from(value) * f64::from_bits(((1023.0 + exponent) as u64) << 52)) as f32
 }
 
-/// `value · 2^exponent`, which is less than 2^16, rounded to nearest, ties to even; 0 when the exponent is NaN.
+/// `value · 2^exponent`, which is at most 127, rounded to nearest, ties to even; 0 when the exponent is NaN.
 #[inline(always)]
 fn whole(value: f32, exponent: f32) -> i32 {
     if exponent.is_nan() {

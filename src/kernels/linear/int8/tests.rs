@@ -68,7 +68,8 @@ fn span_sums(y: &[f32], rows: usize, blocks: usize) -> Vec<u32> {
 fn minima_times_sums_are_as_exact_as_their_integers() {
     // Minima and sums of one size and of sizes far apart, whole spans and shorter ones, zeros.
     for (seed, blocks) in [(1, 1), (2, 2), (3, 7), (4, 23), (5, minima::SPAN)] {
-        for spread in [0.0, 3.0, 12.0] {
+        // Around zero or, as minima of weights are, around a value below it.
+        for (spread, around) in [(0.0, 0.0), (3.0, 0.0), (12.0, 0.0), (0.0, -5.0), (3.0, -5.0)] {
             let sized = |seed: u64, count: usize| -> Vec<f32> {
                 let sizes = noise(seed + 100, count);
                 noise(seed, count).iter().zip(sizes).map(|(v, s)| v * (spread * s).exp2()).collect()
@@ -77,7 +78,7 @@ fn minima_times_sums_are_as_exact_as_their_integers() {
                 .map(|b| {
                     let mut m: [f32; PANEL] = sized(seed * 31 + b as u64, PANEL).try_into().expect("a panel");
                     m[3] = 0.0;
-                    m
+                    m.map(|m| m + around)
                 })
                 .collect();
             let rows = 3;

@@ -23,7 +23,7 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
 fn quantised_rows_of_any_size_have_the_same_bits_alone_and_among_others() {
     for dtype in TYPES.into_iter().filter(|dtype| dtype.block_len() > 1) {
         for &k in widths(dtype).iter().chain([&1280]) {
-            let (n, stride, most) = (70, k + 3, 40);
+            let (n, stride, most) = (70, k + 3, 131);
             // Scales that are zero, subnormal in f16, negative or no numbers, in the first and the last panel.
             let mut bytes = stored(dtype, n, k, 23);
             let at = if dtype == DType::Q6K { 208 } else { 0 };
@@ -45,10 +45,10 @@ fn quantised_rows_of_any_size_have_the_same_bits_alone_and_among_others() {
             }
             (x[3 * stride + 5], x[9 * stride + 40 % k], x[20 * stride]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
             for isa in Isa::available() {
-                // Row blocks of 10 and of 12 rows on VNNI.
-                for rows in [40, 36] {
+                // Row blocks of 10 and of 12 rows on VNNI; two halves of many blocks, there and on tile registers.
+                for rows in [40, 36, 101, 131] {
                     let all = case.run(isa, &x, rows);
-                    for row in 0..rows {
+                    for row in (0..rows).step_by(if rows > 40 { 7 } else { 1 }) {
                         let alone = case.run(isa, &x[row * stride..], 1);
                         let others = &all[row * n..][..n];
                         let same = alone
