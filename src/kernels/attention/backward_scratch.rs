@@ -1,9 +1,10 @@
 //! The scratch that gradients of attention are computed in.
 
-use super::tile::{GRADIENT_TILE, padded};
+use super::tile::padded;
 
-/// Query rows of a tile pair: as many as keys, so that only pairs on the diagonal are cut by causality.
-pub const TILE: usize = GRADIENT_TILE;
+/// Keys of a tile, fewer than those of the forward pass, as there is more to keep in a cache; and query rows of a tile pair: as many, so that only
+/// pairs on the diagonal are cut by causality.
+pub const TILE: usize = 64;
 
 /// Query blocks that are packed together and meet a key tile while it is packed, so that rows that lie far apart are read once
 /// for many pairs; with heads of 64 all that is packed takes half a MiB of the second-level cache.

@@ -199,16 +199,15 @@ impl<E: Stored> Forward<'_, '_, '_, E> {
                 let sums = sums.after(head * vectors);
                 let sums = Product { a: sums.a.wrapping_add(first / 2), ..sums };
                 let start = if first == 0 { Start::Zero } else { Start::Keep };
-                let pairs = (0, values.len().div_ceil(2));
                 for column in (0..d).step_by(ZIPPED_VECTORS * S::LANES) {
                     // SAFETY: the caller's; `PAIR_STEP` is even, and rows end at the limit.
                     unsafe {
                         let each = &mut || stream.fetch(s, pair_bytes);
                         match vectors {
-                            1 => sum_zipped::<S, 1>(s, values, sums, column, pairs, start, each),
-                            2 => sum_zipped::<S, 2>(s, values, sums, column, pairs, start, each),
-                            3 => sum_zipped::<S, 3>(s, values, sums, column, pairs, start, each),
-                            _ => sum_zipped::<S, 4>(s, values, sums, column, pairs, start, each),
+                            1 => sum_zipped::<S, 1>(s, values, sums, column, start, each),
+                            2 => sum_zipped::<S, 2>(s, values, sums, column, start, each),
+                            3 => sum_zipped::<S, 3>(s, values, sums, column, start, each),
+                            _ => sum_zipped::<S, 4>(s, values, sums, column, start, each),
                         }
                     }
                 }

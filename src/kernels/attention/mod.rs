@@ -28,13 +28,13 @@ mod running;
 mod tile;
 
 pub use backward::{AttentionPart, AttentionSaved, attention_backward};
-pub use backward_scratch::attention_backward_scratch;
+pub use backward_scratch::{TILE as GRADIENT_TILE, attention_backward_scratch};
 pub use call::{AttentionInput, attention_forward, attention_forward_heads, attention_forward_scratch};
 pub use forward::Around;
 pub use parts::{
     MERGED_HEADS, attention_part_floats, attention_parts, merge_attention_parts, merge_scratch, parts_heads,
 };
-pub use tile::{GRADIENT_TILE, KEY_TILE};
+pub use tile::KEY_TILE;
 
 /// Query rows of a unit of work that make a good size, whose vectors share each tile that is brought into the layouts of products, for `group`
 /// query heads per key-value head.

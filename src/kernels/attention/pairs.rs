@@ -122,19 +122,18 @@ pub unsafe fn sum_last_pairs<S: Simd>(
 /// Vectors of columns that [`sum_zipped`] goes through at once.
 pub const ZIPPED_VECTORS: usize = 4;
 
-/// Adds to `sums.c`, of `N` rows of [`ZIPPED_VECTORS`] vectors from column `column` on, the products of pairs `pairs` of probabilities at `sums.a`
-/// and of the bf16 rows `values`, which are zipped in registers: the chains of a product over [`zip_rows`], where zeros follow an odd last row.
+/// Adds to `sums.c`, of `N` rows of [`ZIPPED_VECTORS`] vectors from column `column` on, the products of pairs of probabilities at `sums.a` and of
+/// the bf16 rows `values`, which are zipped in registers: the chains of a product over [`zip_rows`], where zeros follow an odd last row.
 /// `each` is done beside each pair; `sums.b` is not read.
 ///
 /// # Safety
-/// Every row in `values` holds these columns; `sums` addresses `N` rows of them and of so many pairs.
+/// Every row in `values` holds these columns; `sums` addresses `N` rows of them and of as many pairs as the values make.
 #[inline(always)]
 pub unsafe fn sum_zipped<S: Simd, const N: usize>(
     s: S,
     values: &[*const u16],
     sums: Product,
     column: usize,
-    pairs: (usize, usize),
     start: Start,
     each: &mut impl FnMut(),
 ) {
@@ -142,7 +141,7 @@ pub unsafe fn sum_zipped<S: Simd, const N: usize>(
     unsafe {
         let mut acc = sums.begin::<S, N, ZIPPED_VECTORS>(s, column, start);
         let zeros = [0u16; PAD];
-        for pair in pairs.0..pairs.1 {
+        for pair in 0..values.len().div_ceil(2) {
             each();
             for w in 0..ZIPPED_VECTORS {
                 let at = column + w * S::LANES;

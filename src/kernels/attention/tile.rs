@@ -7,8 +7,6 @@ use crate::kernels::vector::{Kernel, Simd};
 /// Keys of a tile; tiles start at absolute multiples of it. What each tile costs apart from its products counts half of what it does with 64 (all
 /// of attention of 512 rows in bf16 takes a fourteenth less, measured on AMD Zen 4); with 192 or 256 nothing more is gained.
 pub const KEY_TILE: usize = 128;
-/// Keys of a tile of gradients, which have more to keep in a cache.
-pub const GRADIENT_TILE: usize = 64;
 /// Rows of a product block.
 pub const BLOCK_ROWS: usize = 4;
 /// Rows of a block of a product of at most [`NARROW`] vectors, where there are registers for them: with fewer, multipliers would wait

@@ -49,9 +49,7 @@ unsafe fn multiply<const R: usize, const LAYOUT: usize>(panel: *const u8, x: *co
                     for (r, dot) in dots.iter_mut().enumerate() {
                         // SAFETY: row `r` of the prepared block.
                         let a = _mm256_set1_epi32(unsafe { *rows.values(group, r) });
-                        let e = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a)));
-                        let o = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(a));
-                        *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(e, o));
+                        *dot = add_products(*dot, even, odd, a);
                     }
                 }
                 // SAFETY: the scales of the block and the header of its 256 inputs; row `r` of the prepared block.
@@ -131,9 +129,7 @@ unsafe fn add_minima<const R: usize>(
             let (even, odd) = (pair(b), pair(b + 1));
             for (r, dot) in dots.iter_mut().enumerate() {
                 let y = _mm256_set1_epi32(word(i, r));
-                let e = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(y)));
-                let o = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(y));
-                *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(e, o));
+                *dot = add_products(*dot, even, odd, y);
             }
         }
         for r in 0..R {
@@ -147,6 +143,15 @@ unsafe fn add_minima<const R: usize>(
             sums[r][quarter] = _mm256_add_ps(sums[r][quarter], product);
         }
     }
+}
+
+/// Adds the products of four numbers and the four signed bytes of `a`: `even` holds the first and the third as words, `odd` the others.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_products(sum: __m256i, even: __m256i, odd: __m256i, a: __m256i) -> __m256i {
+    let e = _mm256_madd_epi16(even, _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a)));
+    let o = _mm256_madd_epi16(odd, _mm256_srai_epi16::<8>(a));
+    _mm256_add_epi32(sum, _mm256_add_epi32(e, o))
 }
 
 /// Floats, given as bits, in an order of integers, NaN above or below all; its own inverse.

@@ -151,9 +151,7 @@ impl<const LAYOUT: usize> OfPanel<LAYOUT> {
                 }
             });
             let half = _mm512_set1_ps(0.5);
-            let largest = _mm512_mul_ps(_mm512_mul_ps(_mm512_sub_ps(most, least), half), _mm512_set1_ps(MARGIN));
-            let e = exponents(_mm512_castps_si512(largest));
-            let e = _mm512_sub_ps(e, _mm512_set1_ps(EXPONENT));
+            let e = unit(_mm512_mul_ps(_mm512_sub_ps(most, least), half));
             Unit {
                 exponents: e,
                 middles: _mm512_mul_ps(_mm512_add_ps(least, most), half),
@@ -205,10 +203,18 @@ fn ordered_halves(bits: __m256i) -> __m256i {
     _mm256_xor_si256(bits, below)
 }
 
+/// As [`super::minima::unit`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn unit(largest: __m512) -> __m512 {
+    let e = exponents(_mm512_castps_si512(_mm512_mul_ps(largest, _mm512_set1_ps(MARGIN))));
+    _mm512_sub_ps(e, _mm512_set1_ps(EXPONENT))
+}
+
 /// Exponents of two of magnitudes, given as bits: [`NO_EXPONENT`] of zero, NaN where they are not finite. None is subnormal.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn exponents(magnitudes: __m512i) -> __m512 {
+fn exponents(magnitudes: __m512i) -> __m512 {
     let e = _mm512_getexp_ps(_mm512_castsi512_ps(magnitudes));
     let zero = _mm512_cmpeq_epi32_mask(magnitudes, _mm512_setzero_si512());
     let e = _mm512_mask_mov_ps(e, zero, _mm512_set1_ps(NO_EXPONENT));

@@ -2,8 +2,8 @@
 //! scale, sums) is computed for all rows at once, a row a lane.
 #![allow(unsafe_code)]
 
-use super::minima::{self, EXPONENT, IN_WORD, MARGIN, SPAN, ZERO_BYTE};
-use super::minima_avx512::exponents;
+use super::minima::{self, IN_WORD, SPAN, ZERO_BYTE};
+use super::minima_avx512::unit;
 use super::{ROW_BLOCK_BYTES, SCALE_BITS, ZERO, ZERO_EXPONENT};
 use crate::kernels::interleave::MOST_ROWS;
 use crate::kernels::interleave::avx512::transpose;
@@ -187,8 +187,7 @@ unsafe fn write_sums(y: &[__m512], count: usize, dst: *mut u8) {
         largest = _mm512_max_epi32(largest, _mm512_castps_si512(_mm512_abs_ps(y)));
         sum = _mm512_add_ps(sum, y);
     }
-    let largest = _mm512_mul_ps(_mm512_castsi512_ps(largest), _mm512_set1_ps(MARGIN));
-    let f = _mm512_sub_ps(exponents(_mm512_castps_si512(largest)), _mm512_set1_ps(EXPONENT));
+    let f = unit(_mm512_castsi512_ps(largest));
     let shift = _mm512_sub_ps(_mm512_setzero_ps(), f);
     let lowest = _mm512_set1_epi32(255);
     // What is no number becomes the least integer, the low bits of which are zero.
